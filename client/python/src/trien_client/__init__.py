@@ -1,0 +1,1 @@
+"""Python SDK of Trien, the remote signing server."""

@@ -1,0 +1,1 @@
+"""Host commands: `trien-server`."""

@@ -1,0 +1,265 @@
+"""Every refusal as a class with its reason.
+
+The reasons are part of the API (`trien.v1.ErrorReason`, AIP-193); `rpc/status.py` alone maps them to
+status codes. Messages are written for the caller: they say what to do, and never carry a secret.
+
+    Refusal
+    ├── InvalidArgument            INVALID_ARGUMENT
+    │   ├── InvalidDigest          INVALID_DIGEST
+    │   ├── InvalidSignedAttributes  INVALID_SIGNED_ATTRIBUTES
+    │   ├── AlgorithmMismatch      ALGORITHM_MISMATCH
+    │   └── TooManyDigests         TOO_MANY_DIGESTS
+    ├── Unauthenticated            UNAUTHENTICATED
+    ├── PermissionDenied           PERMISSION_DENIED (unknown or forbidden)
+    ├── AlreadyExists              ALREADY_EXISTS
+    ├── NotAllowedByPolicy         NOT_ALLOWED_BY_POLICY
+    ├── OneTimePasswordRejected    ONE_TIME_PASSWORD_REJECTED
+    ├── SignerLocked               SIGNER_LOCKED
+    ├── ActivationDataRejected     ACTIVATION_DATA_REJECTED
+    ├── ActivationDataUsed         ACTIVATION_DATA_USED
+    ├── AuthorizationNotPending    AUTHORIZATION_NOT_PENDING
+    ├── AuthorizationNotApproved   AUTHORIZATION_NOT_APPROVED
+    ├── AuthorizationExpired       AUTHORIZATION_EXPIRED
+    ├── DigestsNotAuthorized       DIGESTS_NOT_AUTHORIZED
+    ├── CredentialDisabled         CREDENTIAL_DISABLED
+    ├── CertificateNotValid        CERTIFICATE_NOT_VALID
+    ├── RequestIdReused            REQUEST_ID_REUSED
+    ├── DeadlineTooShort           DEADLINE_TOO_SHORT
+    ├── Busy                       BUSY
+    ├── HsmUnavailable             HSM_UNAVAILABLE
+    ├── StoreUnavailable           STORE_UNAVAILABLE
+    ├── ClockNotTrusted            CLOCK_NOT_TRUSTED
+    └── RecordNotTrusted           RECORD_NOT_TRUSTED (a sealed row failed verification)
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import ClassVar
+
+
+class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a defect
+    """A request that was refused, with the reason that the API documents."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.retry_after = retry_after
+
+
+class InvalidArgument(Refusal):
+    """A field of the request is missing or malformed; `field` names it in the message's own notation."""
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}", metadata={"field": field})
+        self.field = field
+
+
+class InvalidDigest(InvalidArgument):
+    """A digest has the wrong length for the algorithm."""
+
+    reason = "INVALID_DIGEST"
+
+
+class InvalidSignedAttributes(InvalidArgument):
+    """CMS signed attributes are not DER, or not what may be signed here."""
+
+    reason = "INVALID_SIGNED_ATTRIBUTES"
+
+
+class AlgorithmMismatch(InvalidArgument):
+    """The credential's key cannot make signatures of the algorithm, or an item is of another kind."""
+
+    reason = "ALGORITHM_MISMATCH"
+
+
+class TooManyDigests(InvalidArgument):
+    """More items than a request or the credential's policy allows."""
+
+    reason = "TOO_MANY_DIGESTS"
+
+
+class Unauthenticated(Refusal):
+    """The caller has not shown who it is."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(Refusal):
+    """The resource does not exist, or the caller may not use it: the answer does not tell which (P11)."""
+
+    reason = "PERMISSION_DENIED"
+
+    def __init__(self, message: str = "The resource does not exist or you may not use it.") -> None:
+        super().__init__(message)
+
+
+class AlreadyExists(Refusal):
+    """A resource of that name exists."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class NotAllowedByPolicy(Refusal):
+    """The credential's policy forbids it."""
+
+    reason = "NOT_ALLOWED_BY_POLICY"
+
+
+class OneTimePasswordRejected(Refusal):
+    """The one-time password was wrong, used before or too old: the answer does not tell which (P11)."""
+
+    reason = "ONE_TIME_PASSWORD_REJECTED"
+
+    def __init__(self, remaining_attempts: int) -> None:
+        super().__init__(
+            f"The one-time password was not accepted. {remaining_attempts} attempts remain.",
+            metadata={"remainingAttempts": str(remaining_attempts)},
+        )
+
+
+class SignerLocked(Refusal):
+    """Too many wrong one-time passwords; none is evaluated until `retry_after` has passed.
+
+    `retry_after` is None when only an operator can unlock the signer.
+    """
+
+    reason = "SIGNER_LOCKED"
+
+    def __init__(self, retry_after: timedelta | None) -> None:
+        when = "An operator must unlock the signer." if retry_after is None else "Try again later."
+        super().__init__(f"Too many wrong one-time passwords. {when}", retry_after=retry_after)
+
+
+class ActivationDataRejected(Refusal):
+    """The signature activation data does not belong to this authorization, client and expiry."""
+
+    reason = "ACTIVATION_DATA_REJECTED"
+
+
+class ActivationDataUsed(Refusal):
+    """A position of the authorization was signed before; each opens once (P3)."""
+
+    reason = "ACTIVATION_DATA_USED"
+
+
+class AuthorizationNotPending(Refusal):
+    """The authorization was approved, denied or used before."""
+
+    reason = "AUTHORIZATION_NOT_PENDING"
+
+
+class AuthorizationNotApproved(Refusal):
+    """The authorization waits for its signer, or was denied."""
+
+    reason = "AUTHORIZATION_NOT_APPROVED"
+
+
+class AuthorizationExpired(Refusal):
+    """The authorization's time, or a retry's, is over."""
+
+    reason = "AUTHORIZATION_EXPIRED"
+
+
+class DigestsNotAuthorized(Refusal):
+    """The items are not the authorized ones, in the authorized order, with the authorized algorithm (P3)."""
+
+    reason = "DIGESTS_NOT_AUTHORIZED"
+
+
+class CredentialDisabled(Refusal):
+    """The credential or its key is not enabled."""
+
+    reason = "CREDENTIAL_DISABLED"
+
+
+class CertificateNotValid(Refusal):
+    """The credential has no certificate, or it is not yet or no longer valid."""
+
+    reason = "CERTIFICATE_NOT_VALID"
+
+
+class RequestIdReused(Refusal):
+    """The `request_id` was granted for other content (P7, AIP-155)."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class DeadlineTooShort(Refusal):
+    """The call's deadline leaves too little time to finish; nothing was started."""
+
+    reason = "DEADLINE_TOO_SHORT"
+
+
+class Busy(Refusal):
+    """The server sheds load, or the same request is still at work; nothing was consumed."""
+
+    reason = "BUSY"
+
+    def __init__(self, message: str = "The server is busy.", *, retry_after: timedelta = timedelta(seconds=1)):
+        super().__init__(message, retry_after=retry_after)
+
+
+class HsmUnavailable(Refusal):
+    """The token cannot be used now."""
+
+    reason = "HSM_UNAVAILABLE"
+
+    def __init__(self, message: str = "The hardware security module cannot be used now.") -> None:
+        super().__init__(message)
+
+
+class StoreUnavailable(Refusal):
+    """The database cannot be used now, or a commit's result is not known; nobody signs on it (P1)."""
+
+    reason = "STORE_UNAVAILABLE"
+
+    def __init__(self, message: str = "The database cannot be used now.") -> None:
+        super().__init__(message)
+
+
+class ClockNotTrusted(Refusal):
+    """The server's clock went back or differs from the store's (P8)."""
+
+    reason = "CLOCK_NOT_TRUSTED"
+
+    def __init__(self) -> None:
+        super().__init__("The server's clock cannot be trusted now.")
+
+
+class RecordNotTrusted(Refusal):
+    """A row that the decision rests on fails its seal, or is not the one in force (P5).
+
+    The caller learns no more than that; the report names table and row for the operator.
+    """
+
+    reason = "RECORD_NOT_TRUSTED"
+
+    def __init__(self, table: str, name: str, finding: str) -> None:
+        super().__init__("A record that this request depends on failed verification; it was reported.")
+        self.table = table
+        self.name = name
+        self.finding = finding
+
+
+ALL_REFUSALS: tuple[type[Refusal], ...] = tuple(
+    sorted(
+        (
+            value
+            for value in globals().values()
+            if isinstance(value, type) and issubclass(value, Refusal) and value is not Refusal
+        ),
+        key=lambda refusal: refusal.reason,
+    )
+)
+"""Every refusal of the API: the documentation's table and the status map are compared with it."""

@@ -1,0 +1,201 @@
+"""What the core and the use cases need from outside, as protocols.
+
+Each port has a fake for unit tests and one contract suite (`tests/contract/`) that every adapter
+passes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from trien_server.core.algorithms import KeyType, SignatureAlgorithm
+from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.core.secret import Secret
+
+R = TypeVar("R", bound=Record)
+R_co = TypeVar("R_co", bound=Record, covariant=True)
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """The time. May be called from any thread; never fails."""
+
+    def now(self) -> datetime:
+        """Returns the present time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Returns seconds that never go back, from an arbitrary start."""
+
+
+class Randomness(Protocol):
+    """A cryptographic random source. May be called from any thread."""
+
+    def bytes(self, size: int) -> bytes:
+        """Returns `size` random bytes, or raises `OSError`: never weaker ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyReference:
+    """What finds a key in the token and proves that it is the one: its public key (SPKI, DER)."""
+
+    object_id: bytes
+    key_type: KeyType
+    public_key: bytes
+
+
+class Hsm(Protocol):
+    """The hardware security module: one logged-in token.
+
+    All methods may be called from any thread at once. All raise `HsmUnavailable` when the token
+    cannot be used: at once when that is known, else within the module's own time. After it a
+    signature may or may not have been made, but none was handed out.
+    """
+
+    def ready(self) -> bool:
+        """Tells, without touching the token, whether its last probe or use went well."""
+
+    def prepare(self, key: KeyReference) -> None:
+        """Finds the key's object and caches its handle, so that `sign` need not search.
+
+        Raises `KeyMismatch` unless exactly one private key has `object_id` and its public key, where
+        the token shows it, equals the record's.
+        """
+
+    def sign(
+        self, key: KeyReference, algorithm: SignatureAlgorithm, messages: Sequence[bytes], *, pss_salt_length: int | None
+    ) -> list[bytes]:
+        """Signs each message in order: a digest of the algorithm's length, or for Ed25519 the data.
+
+        ECDSA signatures come back as DER (RFC 3279, section 2.2.3), RSA as octet strings of the
+        modulus's length (RFC 8017), Ed25519 as 64 bytes (RFC 8032). Lengths are checked here, for
+        tokens do not: `ValueError` when a digest is too short or long.
+        """
+
+    def authenticate(self, message: bytes) -> bytes:
+        """Returns HMAC-SHA256 of the message by the installation's sealing key (32 bytes)."""
+
+    def encrypt(self, plaintext: Secret, *, associated_data: bytes) -> bytes:
+        """Encrypts with the one-time password key: AES-256-GCM, nonce ‖ ciphertext ‖ tag."""
+
+    def decrypt(self, ciphertext: bytes, *, associated_data: bytes) -> Secret:
+        """Opens what `encrypt` made.
+
+        Raises `DecryptionFailed` when ciphertext or associated data are not the ones that were
+        encrypted: SoftHSM says for it the same as for a lost token, so the adapter finds out which.
+        """
+
+    def generate_key_pair(self, object_id: bytes, key_type: KeyType) -> bytes:
+        """Generates a private key that is sensitive and not extractable; returns the SPKI in DER.
+
+        The objects are on the token once it returns. After a failure objects with that id may be
+        there: `destroy_key_pair` removes them, or the caller takes a new id.
+        """
+
+    def destroy_key_pair(self, object_id: bytes) -> None:
+        """Removes the objects with that id. Does nothing when there are none."""
+
+    def public_key(self, object_id: bytes) -> bytes | None:
+        """Returns the SPKI (DER) of the key pair with that id, or None when there is none whole."""
+
+    def probe(self) -> None:
+        """Signs a random message with the token's probe key and verifies it."""
+
+    def close(self) -> None:
+        """Ends the sessions. Calls that are under way end first."""
+
+
+class KeyMismatch(Exception):  # noqa: N818
+    """The token holds no such key, more than one, or one with another public key."""
+
+
+class DecryptionFailed(Exception):  # noqa: N818
+    """A ciphertext or its associated data are not what the token encrypted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed(Generic[R_co]):
+    """A record with its seal: `seal_key` names the key (`1`: generation 1; `1/2026-11-24`: its day key)."""
+
+    record: R_co
+    seal_key: str
+    seal: bytes
+
+
+class Snapshot(Protocol):
+    """One consistent view of the store. Used by one thread, only inside `work`.
+
+    What it returns is not verified: whoever decides on a row checks its seal first. A row that cannot
+    even be read as its record (a mangled enum, a text where a number belongs) raises
+    `RecordNotTrusted`.
+    """
+
+    def get(self, kind: type[R], name: str) -> Sealed[R] | None:
+        """Returns the record of that name."""
+
+    def find(self, kind: type[R], *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
+        """Returns up to `limit` records whose fields equal the given values, by name, from behind `after`.
+
+        Fields that are searched on the way of a request have an index.
+        """
+
+    def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
+        """Returns the entry with the highest `subject_version` that names `subject`."""
+
+    def latest_time(self) -> datetime | None:
+        """Returns the highest `time` of any audit entry: a clock that is behind it went back (P8)."""
+
+    def outcome(self, request: str) -> Outcome | None:
+        """Returns a granted request's recorded signatures."""
+
+
+class Transaction(Snapshot, Protocol):
+    """A view that can write. It sees its own writes."""
+
+    def insert(self, row: Sealed[R]) -> None:
+        """Adds a record of version 1. Raises `NameTaken` when the name exists; the transaction goes on."""
+
+    def replace(self, row: Sealed[R]) -> None:
+        """Puts a record in the place of its version - 1.
+
+        Raises `VersionConflict` when the stored version is another, or there is none; the transaction
+        goes on.
+        """
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Keeps a granted request's signatures; the first one stays."""
+
+
+class NameTaken(Exception):  # noqa: N818
+    """A record of that name exists."""
+
+
+class VersionConflict(Exception):  # noqa: N818
+    """The record was changed meanwhile."""
+
+
+class Store(Protocol):
+    """The database. All methods may be called from any thread at once.
+
+    All raise `StoreUnavailable` when the database cannot be used.
+    """
+
+    def read(self, work: Callable[[Snapshot], T]) -> T:
+        """Runs `work` on a consistent snapshot of what is committed, and returns its result."""
+
+    def transact(self, work: Callable[[Transaction], T], *, timeout: float) -> T:
+        """Runs `work` in a transaction of its own and commits; durable once it returns (P1).
+
+        Serializable. `work` makes no token or network call, is quick, and may run more than once, so
+        it has no effect but through its transaction. What it raises rolls back its writes alone, and
+        is raised here. Requests that wait at the same time share one commit, each behind a savepoint.
+
+        Raises `StoreUnavailable` when `timeout` seconds pass or the commit's result is not known:
+        the writes may then be there, later, or never; the caller acts on none of them.
+        """
+
+    def now(self) -> datetime:
+        """Returns the time by the database's clock."""
+
+    def close(self) -> None:
+        """Finishes what is queued, and closes."""

@@ -1,0 +1,359 @@
+"""What the store keeps: one frozen class a table.
+
+A field is a `str`, `int`, `bool`, `bytes`, aware `datetime`, `StrEnum`, a tuple of `str` or of
+`bytes`, or one of these or None. Records are never changed: a new version replaces the old one.
+
+Slow records change by an operator's act; each change is an audit entry that names the record and its
+version (P5). Hot records change with requests; they are sealed with a day key.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from trien_server.core.algorithms import KeyType, SignatureAlgorithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What every record has. `name` is unique in its table; `version` counts from 1, one by one."""
+
+    table: ClassVar[str]
+    hot: ClassVar[bool] = False
+
+    name: str
+    version: int = 1
+
+
+class State(StrEnum):
+    """Whether something may be used."""
+
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+
+
+class SignerKind(StrEnum):
+    PERSON = "PERSON"
+    AGENCY = "AGENCY"
+
+
+class AuthenticatorKind(StrEnum):
+    """How an authenticator makes its one-time passwords (RFC 6238, RFC 4226)."""
+
+    TOTP = "TOTP"
+    HOTP = "HOTP"
+
+
+class KeyPurpose(StrEnum):
+    """A key has one purpose for ever."""
+
+    SIGNING = "SIGNING"
+    CA = "CA"
+
+
+class ProtectionLevel(StrEnum):
+    """Where the private half of a key lives: `TOKEN` is an object on the token that cannot leave it."""
+
+    TOKEN = "TOKEN"  # noqa: S105 - the name of a level
+
+
+class KeyState(StrEnum):
+    PENDING_GENERATION = "PENDING_GENERATION"
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+    GENERATION_FAILED = "GENERATION_FAILED"
+
+
+class AuthorizationState(StrEnum):
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    DENIED = "DENIED"
+    USED = "USED"
+
+
+class Assurance(StrEnum):
+    """By which way the signer's decision reached the server; entry and answer say it."""
+
+    CLIENT_COLLECTED_OTP = "CLIENT_COLLECTED_OTP"
+
+
+class ItemKind(StrEnum):
+    """What an authorized digest is the digest of."""
+
+    DIGEST = "DIGEST"
+    SIGNED_ATTRIBUTES = "SIGNED_ATTRIBUTES"
+    DATA = "DATA"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation(Record):
+    """The one installation that this database belongs to; its seal proves that the token is the right one."""
+
+    table: ClassVar[str] = "installations"
+
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Organization(Record):
+    """An agency. It exists from `start_time` until before `end_time`, for agencies merge."""
+
+    table: ClassVar[str] = "organizations"
+
+    display_name: str
+    parent: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signer(Record):
+    """A person who signs, or an agency for its seal."""
+
+    table: ClassVar[str] = "signers"
+
+    display_name: str
+    kind: SignerKind
+    organization: str
+    position: str = ""
+    state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authenticator(Record):
+    """What makes a person's one-time passwords. The secret is encrypted by the token, bound to `name`."""
+
+    table: ClassVar[str] = "authenticators"
+
+    signer: str
+    kind: AuthenticatorKind
+    digits: int
+    hash_function: str
+    period: int
+    encrypted_secret: bytes
+    state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key(Record):
+    """A key pair in the token; `object_id` is its CKA_ID, `public_key` a DER SubjectPublicKeyInfo."""
+
+    table: ClassVar[str] = "keys"
+
+    key_type: KeyType
+    purpose: KeyPurpose
+    protection_level: ProtectionLevel
+    object_id: bytes
+    public_key: bytes
+    state: KeyState
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credential(Record):
+    """A key, its certificate chain (DER, the signer's first) and its policy."""
+
+    table: ClassVar[str] = "credentials"
+
+    key: str
+    signer: str
+    display_name: str
+    certificate_chain: tuple[bytes, ...]
+    max_items: int
+    client_collected_otp: bool
+    state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activator(Record):
+    """A person who may activate a credential from `start_time` until before `end_time`."""
+
+    table: ClassVar[str] = "activators"
+
+    credential: str
+    signer: str
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    state: State = State.ENABLED
+
+
+@dataclass(frozen=True, kw_only=True)
+class CredentialClient(Record):
+    """A client that may ask for a credential's signatures."""
+
+    table: ClassVar[str] = "credential_clients"
+
+    credential: str
+    client: str
+    state: State = State.ENABLED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client(Record):
+    """A calling application, known by a bearer token (stored as SHA-256) or a certificate (SHA-256 of its DER)."""
+
+    table: ClassVar[str] = "clients"
+
+    display_name: str
+    token_hash: bytes | None = None
+    certificate_fingerprint: bytes | None = None
+    state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator(Record):
+    """A person who administers, known by a certificate (SHA-256 of its DER)."""
+
+    table: ClassVar[str] = "operators"
+
+    display_name: str
+    certificate_fingerprint: bytes
+    state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthenticatorState(Record):
+    """The replay memory: the next time step or counter that may be accepted, never the typed string (P2).
+
+    `resynchronization` is a counter outside the window that matched last (RFC 4226, section 7.4).
+    """
+
+    table: ClassVar[str] = "authenticator_states"
+    hot: ClassVar[bool] = True
+
+    next_value: int
+    resynchronization: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignerAttempts(Record):
+    """Wrong one-time passwords of one signer in a row, over all authenticators and clients."""
+
+    table: ClassVar[str] = "signer_attempts"
+    hot: ClassVar[bool] = True
+
+    failures: int
+    locked_until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientAttempts(Record):
+    """Wrong one-time passwords in a row for one signer that came through one client."""
+
+    table: ClassVar[str] = "client_attempts"
+    hot: ClassVar[bool] = True
+
+    failures: int
+    blocks: int
+    blocked_until: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authorization(Record):
+    """A signer's decision to let one credential sign one ordered list of digests.
+
+    `digests` are in order; `used` has a byte a position, 0 or 1; `signed_digests` holds for each used
+    position the digest that was signed (the attributes' for SIGNED_ATTRIBUTES), empty before.
+    """
+
+    table: ClassVar[str] = "authorizations"
+    hot: ClassVar[bool] = True
+
+    credential: str
+    client: str
+    approver: str | None
+    algorithm: SignatureAlgorithm
+    pss_salt_length: int | None
+    item_kind: ItemKind
+    digests: tuple[bytes, ...]
+    used: bytes
+    signed_digests: tuple[bytes, ...]
+    state: AuthorizationState
+    approval: str | None
+    create_time: datetime
+    expire_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval(Record):
+    """One person's decision on an exact, ordered list of authorizations, by one one-time password."""
+
+    table: ClassVar[str] = "approvals"
+    hot: ClassVar[bool] = True
+
+    signer: str
+    client: str
+    authenticator: str
+    accepted_value: int
+    assurance: Assurance
+    authorizations: tuple[str, ...]
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrantedRequest(Record):
+    """A request that was granted and so bound its `request_id` (P7); `name` is made of client, method and id.
+
+    `lease_holder` signs until `lease_expire_time`; who takes over raises the version by compare-and-swap.
+    """
+
+    table: ClassVar[str] = "granted_requests"
+    hot: ClassVar[bool] = True
+
+    client: str
+    method: str
+    content_hash: bytes
+    subject: str
+    audit_entry: str
+    positions: tuple[str, ...]
+    lease_holder: str
+    lease_expire_time: datetime
+    completed: bool
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditEntry(Record):
+    """What happened, written before its effect.
+
+    `leaf` is what the log commits to: random name, time, kind and a salted commitment to `details`;
+    `details` (JSON text) and `salt` can be erased without breaking the log. `subject` and
+    `subject_version` name the slow record that the entry puts in force.
+    """
+
+    table: ClassVar[str] = "audit_entries"
+    hot: ClassVar[bool] = True
+
+    time: datetime
+    kind: str
+    subject: str | None
+    subject_version: int | None
+    leaf: bytes
+    salt: bytes
+    details: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A granted request's signatures, in order. It needs no seal: each signature verifies (section 5)."""
+
+    request: str
+    signatures: tuple[bytes, ...]
+    create_time: datetime
+
+
+SLOW_RECORDS: tuple[type[Record], ...] = (
+    Installation, Organization, Signer, Authenticator, Key, Credential, Activator, CredentialClient, Client, Operator,
+)
+HOT_RECORDS: tuple[type[Record], ...] = (
+    AuthenticatorState, SignerAttempts, ClientAttempts, Authorization, Approval, GrantedRequest, AuditEntry,
+)
+
+

@@ -1,0 +1,1 @@
+"""The token, behind `core.ports.Hsm`."""

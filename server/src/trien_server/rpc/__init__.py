@@ -1,0 +1,1 @@
+"""The gRPC edge: translates, holds no rule."""
