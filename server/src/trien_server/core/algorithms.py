@@ -88,11 +88,14 @@ class SignatureAlgorithm(StrEnum):
         """Tells whether a key of `key_type` can make signatures of this algorithm."""
         if self.is_pss or self.is_pkcs1:
             return key_type.is_rsa
-        return key_type is {
-            SignatureAlgorithm.ECDSA_P256_SHA256: KeyType.EC_P256,
-            SignatureAlgorithm.ECDSA_P384_SHA384: KeyType.EC_P384,
-            SignatureAlgorithm.ED25519: KeyType.ED25519,
-        }[self]
+        return (
+            key_type
+            is {
+                SignatureAlgorithm.ECDSA_P256_SHA256: KeyType.EC_P256,
+                SignatureAlgorithm.ECDSA_P384_SHA384: KeyType.EC_P384,
+                SignatureAlgorithm.ED25519: KeyType.ED25519,
+            }[self]
+        )
 
 
 def largest_pss_salt(key_type: KeyType, hash_function: HashFunction) -> int:

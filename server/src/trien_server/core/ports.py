@@ -63,7 +63,12 @@ class Hsm(Protocol):
         """
 
     def sign(
-        self, key: KeyReference, algorithm: SignatureAlgorithm, messages: Sequence[bytes], *, pss_salt_length: int | None
+        self,
+        key: KeyReference,
+        algorithm: SignatureAlgorithm,
+        messages: Sequence[bytes],
+        *,
+        pss_salt_length: int | None,
     ) -> list[bytes]:
         """Signs each message in order: a digest of the algorithm's length, or for Ed25519 the data.
 

@@ -350,10 +350,23 @@ class Outcome:
 
 
 SLOW_RECORDS: tuple[type[Record], ...] = (
-    Installation, Organization, Signer, Authenticator, Key, Credential, Activator, CredentialClient, Client, Operator,
+    Installation,
+    Organization,
+    Signer,
+    Authenticator,
+    Key,
+    Credential,
+    Activator,
+    CredentialClient,
+    Client,
+    Operator,
 )
 HOT_RECORDS: tuple[type[Record], ...] = (
-    AuthenticatorState, SignerAttempts, ClientAttempts, Authorization, Approval, GrantedRequest, AuditEntry,
+    AuthenticatorState,
+    SignerAttempts,
+    ClientAttempts,
+    Authorization,
+    Approval,
+    GrantedRequest,
+    AuditEntry,
 )
-
-

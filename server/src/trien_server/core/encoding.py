@@ -1,0 +1,51 @@
+"""One unambiguous encoding for whatever is sealed, committed to, or compared.
+
+Every value is preceded by its kind and length, so that two different inputs never encode alike.
+"""
+
+import struct
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(value: datetime) -> int:
+    """Returns the microseconds since 1970-01-01T00:00:00Z."""
+    return (value - EPOCH) // timedelta(microseconds=1)
+
+
+def prefixed(value: bytes) -> bytes:
+    """Returns `value` behind its length as 8 bytes, big endian."""
+    return struct.pack(">Q", len(value)) + value
+
+
+def encode_value(value: object) -> bytes:
+    """Returns the encoding of a record's field: a letter for the kind, then the length-prefixed content.
+
+    Raises `TypeError` for kinds that no record has.
+    """
+    match value:
+        case None:
+            return b"-"
+        case bool():
+            return b"b" + (b"\x01" if value else b"\x00")
+        case Enum():
+            return b"s" + prefixed(str(value.value).encode())
+        case str():
+            return b"s" + prefixed(value.encode())
+        case int():
+            return b"i" + prefixed(str(value).encode())
+        case bytes():
+            return b"y" + prefixed(value)
+        case datetime():
+            return b"t" + prefixed(str(microseconds(value)).encode())
+        case tuple():
+            return b"(" + prefixed(b"".join(encode_value(part) for part in value))
+    raise TypeError(f"no encoding for {type(value).__name__}")
+
+
+def encode_all(label: str, values: Iterable[object]) -> bytes:
+    """Returns the encoding of the values in order, under a label that names what it is for."""
+    return b"".join([encode_value(label), *(encode_value(value) for value in values)])

@@ -1,0 +1,30 @@
+"""Who calls."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class PrincipalKind(StrEnum):
+    CLIENT = "CLIENT"
+    OPERATOR = "OPERATOR"
+
+
+class AuthenticatedBy(StrEnum):
+    """How a principal showed who it is."""
+
+    BEARER_TOKEN = "BEARER_TOKEN"  # noqa: S105 - the name of a way
+    CERTIFICATE = "CERTIFICATE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """The one on whose behalf a use case runs: kind, name, how it authenticated, and the calling client."""
+
+    kind: PrincipalKind
+    name: str
+    authenticated_by: AuthenticatedBy
+
+    @property
+    def client(self) -> str | None:
+        """The calling application's name, or None when an operator calls."""
+        return self.name if self.kind is PrincipalKind.CLIENT else None

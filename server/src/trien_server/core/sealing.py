@@ -1,0 +1,70 @@
+"""What a seal covers (P5).
+
+A seal is an HMAC over (label, encoding version, seal key, table, name, row version, fields). Fields
+carry their names and those that are None are left out, so that a migration can add optional fields
+without touching old seals, and rows of two tables cannot be confused.
+"""
+
+import dataclasses
+import hashlib
+import hmac
+from datetime import datetime
+
+from trien_server.core.encoding import encode_all
+from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, Record
+
+ENCODING_VERSION = 1
+GENERATION = "1"
+
+
+_FIELD_NAMES: dict[type[Record], tuple[str, ...]] = {
+    kind: tuple(field.name for field in dataclasses.fields(kind) if field.name not in {"name", "version"})
+    for kind in (*SLOW_RECORDS, *HOT_RECORDS)
+}
+
+
+def encode_row(record: Record, seal_key: str) -> bytes:
+    """Returns the bytes that the seal of `record` under `seal_key` covers."""
+    values: list[object] = [ENCODING_VERSION, seal_key, record.table, record.name, record.version]
+    for name in _FIELD_NAMES[type(record)]:
+        value = getattr(record, name)
+        if value is not None:
+            values += (name, value)
+    return encode_all("trien/row", values)
+
+
+def slow_seal_key() -> str:
+    """Returns the name of the token's sealing key, which seals slow records itself."""
+    return GENERATION
+
+
+def day_seal_key(at: datetime) -> str:
+    """Returns the name of the day key that seals hot records at a time: `1/2026-11-24`."""
+    return f"{GENERATION}/{at:%Y-%m-%d}"
+
+
+def day_key_message(seal_key: str) -> bytes:
+    """Returns what the token authenticates to derive a day key."""
+    return encode_all("trien/day-key", [seal_key])
+
+
+def is_seal_key(seal_key: str, *, hot: bool) -> bool:
+    """Tells whether a name can be the seal key of a hot or a slow record."""
+    if not hot:
+        return seal_key == GENERATION
+    generation, separator, day = seal_key.partition("/")
+    try:
+        datetime.strptime(day, "%Y-%m-%d")
+    except ValueError:
+        return False
+    return generation == GENERATION and separator == "/" and len(day) == 10
+
+
+def day_seal(key: bytes, record: Record, seal_key: str) -> bytes:
+    """Returns the seal of a hot record by a day key: HMAC-SHA256, 32 bytes (RFC 2104)."""
+    return hmac.digest(key, encode_row(record, seal_key), hashlib.sha256)
+
+
+def activation_data_message(*, authorization: str, client: str, expire_time: datetime) -> bytes:
+    """Returns what the token authenticates to derive signature activation data."""
+    return encode_all("trien/signature-activation-data", [GENERATION, authorization, client, expire_time])
