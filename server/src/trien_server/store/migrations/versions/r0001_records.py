@@ -1,0 +1,205 @@
+"""Makes the tables of all records.
+
+Written out, not derived from the record classes: those change, and what a revision makes does not.
+SQLite's tables are STRICT, so that a text cannot stand where an integer belongs. PostgreSQL orders
+names by their bytes (collation "C"), as SQLite does.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=nullable)
+
+
+def integer(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    """A 64-bit integer; times are microseconds since 1970-01-01 UTC."""
+    return sa.Column(name, sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=nullable)
+
+
+def boolean(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean().with_variant(sa.Integer(), "sqlite"), nullable=False)
+
+
+def blob(name: str, *, nullable: bool = False) -> sa.Column[bytes]:
+    return sa.Column(name, sa.LargeBinary(), nullable=nullable)
+
+
+def sealed_table(table: str, *columns: sa.Column[str] | sa.Column[int] | sa.Column[bool] | sa.Column[bytes]) -> None:
+    op.create_table(
+        table,
+        text("name"),
+        integer("version"),
+        *columns,
+        text("seal_key"),
+        blob("seal"),
+        sa.PrimaryKeyConstraint("name", name=f"{table}_key"),
+        sqlite_strict=True,
+    )
+
+
+def index(table: str, *columns: str, unique: bool = False) -> None:
+    op.create_index(f"{table}_by_{columns[0]}", table, list(columns), unique=unique)
+
+
+def upgrade() -> None:
+    slow_records()
+    hot_records()
+    op.create_table(
+        "outcomes",
+        text("request"),
+        text("signatures"),
+        integer("create_time"),
+        sa.PrimaryKeyConstraint("request", name="outcomes_key"),
+        sqlite_strict=True,
+    )
+    index("clients", "token_hash", unique=True)
+    index("clients", "certificate_fingerprint", "name")
+    index("operators", "certificate_fingerprint", "name")
+    index("authenticators", "signer", "name")
+    index("activators", "credential", "name")
+    index("credential_clients", "credential", "client", "name")
+    index("authorizations", "credential", "name")
+    index("authorizations", "client", "name")
+    index("audit_entries", "subject", "subject_version")
+    index("audit_entries", "time")
+
+
+def slow_records() -> None:
+    sealed_table("installations", integer("create_time"))
+    sealed_table(
+        "organizations",
+        text("display_name"),
+        text("parent", nullable=True),
+        integer("start_time", nullable=True),
+        integer("end_time", nullable=True),
+        integer("create_time"),
+    )
+    sealed_table(
+        "signers",
+        text("display_name"),
+        text("kind"),
+        text("organization"),
+        text("position"),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "authenticators",
+        text("signer"),
+        text("kind"),
+        integer("digits"),
+        text("hash_function"),
+        integer("period"),
+        blob("encrypted_secret"),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "keys",
+        text("key_type"),
+        text("purpose"),
+        text("protection_level"),
+        blob("object_id"),
+        blob("public_key"),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "credentials",
+        text("key"),
+        text("signer"),
+        text("display_name"),
+        text("certificate_chain"),
+        integer("max_items"),
+        boolean("client_collected_otp"),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "activators",
+        text("credential"),
+        text("signer"),
+        integer("start_time", nullable=True),
+        integer("end_time", nullable=True),
+        text("state"),
+    )
+    sealed_table("credential_clients", text("credential"), text("client"), text("state"))
+    sealed_table(
+        "clients",
+        text("display_name"),
+        blob("token_hash", nullable=True),
+        blob("certificate_fingerprint", nullable=True),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "operators",
+        text("display_name"),
+        blob("certificate_fingerprint"),
+        text("state"),
+        integer("create_time"),
+    )
+
+
+def hot_records() -> None:
+    sealed_table("authenticator_states", integer("next_value"), integer("resynchronization", nullable=True))
+    sealed_table("signer_attempts", integer("failures"), integer("locked_until", nullable=True))
+    sealed_table(
+        "client_attempts", integer("failures"), integer("blocks"), integer("blocked_until", nullable=True)
+    )
+    sealed_table(
+        "authorizations",
+        text("credential"),
+        text("client"),
+        text("approver", nullable=True),
+        text("algorithm"),
+        integer("pss_salt_length", nullable=True),
+        text("item_kind"),
+        text("digests"),
+        blob("used"),
+        text("signed_digests"),
+        text("state"),
+        text("approval", nullable=True),
+        integer("create_time"),
+        integer("expire_time"),
+    )
+    sealed_table(
+        "approvals",
+        text("signer"),
+        text("client"),
+        text("authenticator"),
+        integer("accepted_value"),
+        text("assurance"),
+        text("authorizations"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "granted_requests",
+        text("client"),
+        text("method"),
+        blob("content_hash"),
+        text("subject"),
+        text("audit_entry"),
+        text("positions"),
+        text("lease_holder"),
+        integer("lease_expire_time"),
+        boolean("completed"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "audit_entries",
+        integer("time"),
+        text("kind"),
+        text("subject", nullable=True),
+        integer("subject_version", nullable=True),
+        blob("leaf"),
+        blob("salt"),
+        text("details"),
+    )

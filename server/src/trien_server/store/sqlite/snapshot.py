@@ -1,0 +1,167 @@
+"""Records in one SQLite transaction: `core.ports.Snapshot` and `core.ports.Transaction`."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from trien_server.core.errors import RecordNotTrusted, StoreUnavailable
+from trien_server.core.ports import NameTaken, Sealed, VersionConflict
+from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.store.mapping import OUTCOME_MAPPING, Column, Value, mapping_of
+from trien_server.store.sqlite.connections import error_code, is_outage
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """The SQL of one table."""
+
+    select: str
+    get: str
+    insert: str
+    replace: str
+
+
+class SqliteSnapshot:
+    """Reads what its connection's transaction sees. Dead once `end` was called, or after an outage."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._ended: Exception | None = None
+        self.outage: sqlite3.Error | None = None
+        """The error that ended it, whatever `work` made of it."""
+
+    def get(self, kind: type[R], name: str) -> Sealed[R] | None:
+        mapping = mapping_of(kind)
+        rows = self._query(_statements(kind).get, (name,), kind.table, name)
+        return mapping.sealed(rows[0]) if rows else None
+
+    def find(self, kind: type[R], *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
+        if limit < 1:
+            raise ValueError("limit: expected at least 1")
+        mapping = mapping_of(kind)
+        sql, values = _statements(kind).select + " WHERE name > ?", [after]
+        arguments: list[Value] = [*values]
+        for column, value in mapping.conditions(equal):
+            sql += f' AND "{column}" IS ?' if value is None else f' AND "{column}" = ?'
+            arguments.append(value)
+        rows = self._query(sql + " ORDER BY name LIMIT ?", [*arguments, limit], kind.table)
+        return [mapping.sealed(row) for row in rows]
+
+    def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
+        rows = self._query(
+            _statements(AuditEntry).select + " WHERE subject = ? AND subject_version IS NOT NULL"
+            " ORDER BY subject_version DESC, name DESC LIMIT 1",
+            (subject,),
+            AuditEntry.table,
+        )
+        return mapping_of(AuditEntry).sealed(rows[0]) if rows else None
+
+    def latest_time(self) -> datetime | None:
+        rows = self._query("SELECT max(time) FROM audit_entries", (), AuditEntry.table)
+        if rows[0][0] is None:
+            return None
+        try:
+            time: datetime = mapping_of(AuditEntry).by_name["time"].decode(rows[0][0])
+        except (ValueError, OverflowError) as error:
+            raise RecordNotTrusted(AuditEntry.table, "", f"time: {error}") from None
+        return time
+
+    def outcome(self, request: str) -> Outcome | None:
+        rows = self._query(_OUTCOME.get, (request,), OUTCOME_MAPPING.table, request)
+        return OUTCOME_MAPPING.record(rows[0]) if rows else None
+
+    def end(self) -> None:
+        """Makes every further call fail: nothing that `work` kept may run outside its transaction."""
+        self._ended = self._ended or RuntimeError("the transaction is over")
+
+    def _query(self, sql: str, arguments: Sequence[Value], table: str, name: str = "") -> list[tuple[Any, ...]]:
+        try:
+            return self._execute(sql, arguments).fetchall()
+        except sqlite3.OperationalError as error:
+            # Raised while a row is fetched; it is about the row, not about the database.
+            if "UTF-8" in str(error):
+                raise RecordNotTrusted(table, name, "a text that is not UTF-8") from None
+            raise self._outage(error) from error
+        except sqlite3.DatabaseError as error:
+            if not is_outage(error):
+                raise
+            raise self._outage(error) from error
+
+    def _execute(self, sql: str, arguments: Sequence[Value]) -> sqlite3.Cursor:
+        if self._ended is not None:
+            raise self._ended
+        return self._connection.execute(sql, arguments)
+
+    def _outage(self, error: sqlite3.Error) -> StoreUnavailable:
+        """SQLite may have rolled back the whole transaction: a further statement would run outside of it."""
+        self.outage = error
+        self._ended = StoreUnavailable(f"The database cannot be used now: {error}.")
+        self._ended.__cause__ = error
+        return self._ended
+
+
+class SqliteTransaction(SqliteSnapshot):
+    """Reads and writes in its connection's transaction."""
+
+    def insert(self, row: Sealed[R]) -> None:
+        kind = type(row.record)
+        if row.record.version != 1:
+            raise ValueError(f"{kind.table}: a new record has version 1, not {row.record.version}")
+        self._write(_statements(kind).insert, mapping_of(kind).row(row), kind, row.record.name)
+
+    def replace(self, row: Sealed[R]) -> None:
+        kind = type(row.record)
+        arguments = [*mapping_of(kind).row(row), row.record.name, row.record.version - 1]
+        if self._write(_statements(kind).replace, arguments, kind, row.record.name) != 1:
+            raise VersionConflict(f"{kind.table}: {row.record.name} has no version {row.record.version - 1}")
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        self._write(
+            _OUTCOME.insert + " ON CONFLICT (request) DO NOTHING",
+            OUTCOME_MAPPING.values(outcome),
+            None,
+            outcome.request,
+        )
+
+    def _write(self, sql: str, arguments: Sequence[Value], kind: type[Record] | None, name: str) -> int:
+        try:
+            return self._execute(sql, arguments).rowcount
+        except sqlite3.IntegrityError as error:
+            if kind is not None and error_code(error) in _TAKEN:
+                raise NameTaken(f"{kind.table}: {name}: {error}") from error
+            raise
+        except sqlite3.DatabaseError as error:
+            if not is_outage(error):
+                raise
+            raise self._outage(error) from error
+
+
+_TAKEN = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+
+
+def _make_statements(table: str, columns: Sequence[Column], key: str) -> _Statements:
+    names = ", ".join(f'"{column.name}"' for column in columns)
+    select = f'SELECT {names} FROM "{table}"'  # noqa: S608 - names of classes and fields, nothing from outside
+    marks = ", ".join("?" for _ in columns)
+    changes = ", ".join(f'"{column.name}" = ?' for column in columns)
+    return _Statements(
+        select=select,
+        get=f'{select} WHERE "{key}" = ?',
+        insert=f'INSERT INTO "{table}" ({names}) VALUES ({marks})',  # noqa: S608
+        replace=f'UPDATE "{table}" SET {changes} WHERE name = ? AND version = ?',  # noqa: S608
+    )
+
+
+def _statements(kind: type[Record]) -> _Statements:
+    found = _STATEMENTS.get(kind)
+    if found is None:
+        found = _STATEMENTS[kind] = _make_statements(kind.table, mapping_of(kind).all_columns, "name")
+    return found
+
+
+_STATEMENTS: dict[type[Record], _Statements] = {}
+_OUTCOME = _make_statements(OUTCOME_MAPPING.table, OUTCOME_MAPPING.columns, "request")
