@@ -43,6 +43,15 @@ def parse(data: bytes) -> Element:
     return element
 
 
+def encode(tag: int, *contents: bytes) -> bytes:
+    """Returns the encoding of one value with that identifier octet (X.690, clauses 8.1 and 10.1)."""
+    content = b"".join(contents)
+    if len(content) < 0x80:
+        return bytes([tag, len(content)]) + content
+    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
+
+
 def _read_all(data: bytes) -> list[Element]:
     elements, offset = [], 0
     while offset < len(data):

@@ -53,6 +53,8 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a defect
         self.message = message
         self.metadata: dict[str, str] = dict(metadata or {})
         self.retry_after = retry_after
+        self.recorded = False
+        """Whether an audit entry about the refusal is part of its transaction."""
 
 
 class InvalidArgument(Refusal):

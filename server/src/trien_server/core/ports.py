@@ -4,7 +4,7 @@ Each port has a fake for unit tests and one contract suite (`tests/contract/`) t
 passes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -33,6 +33,13 @@ class Randomness(Protocol):
 
     def bytes(self, size: int) -> bytes:
         """Returns `size` random bytes, or raises `OSError`: never weaker ones."""
+
+
+class Report(Protocol):
+    """Where operators learn what needs their attention. May be called from any thread; never raises."""
+
+    def __call__(self, event: str, fields: Mapping[str, str]) -> None:
+        """Tells of an event by its name; the fields hold names and reasons, never a secret (P12)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +145,7 @@ class Snapshot(Protocol):
     def get(self, kind: type[R], name: str) -> Sealed[R] | None:
         """Returns the record of that name."""
 
-    def find(self, kind: type[R], *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
+    def find(self, kind: type[R], /, *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
         """Returns up to `limit` records whose fields equal the given values, by name, from behind `after`.
 
         Fields that are searched on the way of a request have an index.
@@ -158,7 +165,10 @@ class Transaction(Snapshot, Protocol):
     """A view that can write. It sees its own writes."""
 
     def insert(self, row: Sealed[R]) -> None:
-        """Adds a record of version 1. Raises `NameTaken` when the name exists; the transaction goes on."""
+        """Adds a record of version 1.
+
+        Raises `NameTaken` when the name, or the token of another client, exists; the transaction goes on.
+        """
 
     def replace(self, row: Sealed[R]) -> None:
         """Puts a record in the place of its version - 1.

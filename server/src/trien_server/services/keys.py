@@ -1,0 +1,154 @@
+"""CreateKey, GetKey, ListKeys, and the generation that CreateKey starts."""
+
+import queue
+import threading
+
+from trien_server.core.algorithms import KeyType
+from trien_server.core.errors import HsmUnavailable, PermissionDenied, Refusal
+from trien_server.core.ports import Clock, Hsm, Randomness, Report
+from trien_server.core.principal import Principal
+from trien_server.core.records import Key, KeyPurpose, KeyState, ProtectionLevel
+from trien_server.services.access import require_operator
+from trien_server.services.changes import Change, Changes
+from trien_server.services.deadline import Deadline
+from trien_server.services.paging import Page, page_of
+from trien_server.services.transactions import Transactions, next_version
+from trien_server.services.trusted import TrustedView
+
+_RETRY_SECONDS = 2.0
+
+
+class KeyGeneration:
+    """Generates pending keys, one at a time, in a thread of its own.
+
+    A crash leaves a key PENDING_GENERATION and perhaps objects on the token that no record uses; at the
+    next start they are destroyed and the key is generated anew.
+    """
+
+    def __init__(self, *, hsm: Hsm, transactions: Transactions, changes: Changes, clock: Clock, report: Report) -> None:
+        self._hsm = hsm
+        self._transactions = transactions
+        self._changes = changes
+        self._clock = clock
+        self._report = report
+        self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="key-generation", daemon=True)
+
+    def start(self) -> None:
+        """Takes up what an earlier run left pending, and goes on with what is asked for."""
+        for key in self._transactions.read(
+            lambda view: view.find(Key, state=KeyState.PENDING_GENERATION, limit=10_000)
+        ):
+            self.ask(key.name)
+        self._thread.start()
+
+    def ask(self, name: str) -> None:
+        """Queues a pending key."""
+        self._names.put(name)
+
+    def stop(self) -> None:
+        """Finishes the key that is being generated, and ends."""
+        self._stopped.set()
+        self._names.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def generate(self, name: str) -> None:
+        """Generates one pending key and enables it. Raises `HsmUnavailable` or `StoreUnavailable`: it stays pending."""
+        key = self._transactions.read(lambda view: view.get(Key, name))
+        if key is None or key.state is not KeyState.PENDING_GENERATION:
+            return
+        self._hsm.destroy_key_pair(key.object_id)
+        try:
+            public_key = self._hsm.generate_key_pair(key.object_id, key.key_type)
+        except HsmUnavailable:
+            raise
+        except Exception as fault:  # noqa: BLE001 - whatever the module cannot do ends this key, not the server
+            self._report("key_generation_failed", {"key": name, "because": type(fault).__name__})
+            self._put(name, next_version(key, state=KeyState.GENERATION_FAILED))
+            return
+        self._put(name, next_version(key, state=KeyState.ENABLED, public_key=public_key))
+
+    def _put(self, name: str, key: Key) -> None:
+        def prepare(view: TrustedView) -> Change:
+            view.require(Key, name)
+            return Change(kind="key_generated", slow=[key])
+
+        self._changes.make("server", prepare, deadline=Deadline(self._clock, 30.0))
+
+    def _run(self) -> None:
+        while (name := self._names.get()) is not None and not self._stopped.is_set():
+            try:
+                self.generate(name)
+            except Refusal as refusal:
+                self._report("key_generation_delayed", {"key": name, "because": refusal.reason})
+                if not self._stopped.wait(_RETRY_SECONDS):
+                    self._names.put(name)
+
+
+class CreateKey:
+    """Starts the generation of keys."""
+
+    def __init__(self, *, changes: Changes, generation: KeyGeneration, clock: Clock, randomness: Randomness) -> None:
+        self._changes = changes
+        self._generation = generation
+        self._clock = clock
+        self._randomness = randomness
+
+    def __call__(self, principal: Principal, *, name: str, key_type: KeyType, deadline: Deadline) -> Key:
+        """Returns the key in state PENDING_GENERATION. Raises `PermissionDenied`, `AlreadyExists`."""
+        key = Key(
+            name=name,
+            key_type=key_type,
+            purpose=KeyPurpose.SIGNING,
+            protection_level=ProtectionLevel.TOKEN,
+            object_id=self._randomness.bytes(16),
+            public_key=b"",
+            state=KeyState.PENDING_GENERATION,
+            create_time=self._clock.now(),
+        )
+
+        def prepare(view: TrustedView) -> Change:
+            require_operator(view, principal)
+            return Change(kind="key_created", slow=[key])
+
+        self._changes.make(principal.name, prepare, deadline=deadline)
+        self._generation.ask(name)
+        return key
+
+
+class GetKey:
+    """Reads keys."""
+
+    def __init__(self, *, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def __call__(self, principal: Principal, name: str) -> Key:
+        """Returns it. Raises `PermissionDenied`."""
+
+        def work(view: TrustedView) -> Key:
+            require_operator(view, principal)
+            key = view.get(Key, name)
+            if key is None:
+                raise PermissionDenied
+            return key
+
+        return self._transactions.read(work)
+
+
+class ListKeys:
+    """Lists keys."""
+
+    def __init__(self, *, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def __call__(self, principal: Principal, *, page: Page) -> tuple[list[Key], str]:
+        """Returns a page by name, and the token of the next or "". Raises `PermissionDenied`."""
+
+        def work(view: TrustedView) -> tuple[list[Key], str]:
+            require_operator(view, principal)
+            shown, token = page_of(view.find(Key, limit=page.size + 1, after=page.after), page)
+            return list(shown), token
+
+        return self._transactions.read(work)

@@ -1,0 +1,42 @@
+"""Pages of lists (AIP-158)."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from trien_server.core.errors import InvalidArgument
+from trien_server.core.records import Record
+
+R = TypeVar("R", bound=Record)
+
+LARGEST = 100
+DEFAULT = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """How many, and from behind which name."""
+
+    size: int
+    after: str
+
+    @classmethod
+    def parse(cls, size: int, token: str) -> "Page":
+        """Returns the page that a request asks for. Raises `InvalidArgument` for a negative size or a foreign token."""
+        if size < 0:
+            raise InvalidArgument("page_size", "expected 0 or more")
+        try:
+            after = base64.urlsafe_b64decode(token.encode()).decode()
+        except (binascii.Error, ValueError) as fault:
+            raise InvalidArgument("page_token", "not a token that this server gave out") from fault
+        return cls(size=min(size or DEFAULT, LARGEST), after=after)
+
+
+def page_of(found: Sequence[R], page: Page) -> tuple[Sequence[R], str]:
+    """Returns the page out of one record more than it holds, and the next page's token or ""."""
+    if len(found) <= page.size:
+        return found, ""
+    shown = found[: page.size]
+    return shown, base64.urlsafe_b64encode(shown[-1].name.encode()).decode()

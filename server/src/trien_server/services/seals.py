@@ -1,0 +1,120 @@
+"""Seals rows and verifies seals (P5)."""
+
+import hashlib
+import hmac
+import threading
+from collections import OrderedDict
+from datetime import datetime
+
+from trien_server.core import sealing
+from trien_server.core.errors import RecordNotTrusted
+from trien_server.core.ports import Hsm, R, Report, Sealed
+
+
+class DayKeyMissing(Exception):  # noqa: N818 - caught by `Transactions`
+    """A day key is needed inside a transaction, where the token is not called; `seal_key` names it."""
+
+    def __init__(self, seal_key: str) -> None:
+        super().__init__(seal_key)
+        self.seal_key = seal_key
+
+
+class Seals:
+    """Makes and checks seals with the token's sealing key and the day keys derived from it.
+
+    Slow records cost the token one HMAC each the first time they are seen: what verified is remembered
+    by its exact bytes, so nothing has to be invalidated. Hot records cost the token one HMAC a day; day
+    keys are in this process's memory alone. May be used from any thread.
+    """
+
+    def __init__(self, *, hsm: Hsm, report: Report, remembered: int = 65_536) -> None:
+        self._hsm = hsm
+        self._report = report
+        self._remembered = remembered
+        self._verified: OrderedDict[bytes, None] = OrderedDict()
+        self._day_keys: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def seal(self, record: R) -> Sealed[R]:
+        """Seals a slow record with the token. Raises `HsmUnavailable`."""
+        seal_key = sealing.slow_seal_key()
+        encoded = sealing.encode_row(record, seal_key)
+        row = Sealed(record=record, seal_key=seal_key, seal=self._hsm.authenticate(encoded))
+        self._remember(self._fingerprint(encoded, row.seal))
+        return row
+
+    def prepare(self, at: datetime) -> None:
+        """Derives the day key for a time, outside any transaction. Raises `HsmUnavailable`."""
+        self.derive(sealing.day_seal_key(at))
+
+    def derive(self, seal_key: str) -> None:
+        """Derives a day key unless this process has it."""
+        if seal_key not in self._day_keys:
+            self._day_keys[seal_key] = self._hsm.authenticate(sealing.day_key_message(seal_key))
+
+    def seal_hot(self, record: R, *, at: datetime) -> Sealed[R]:
+        """Seals a hot record with the day's key, without the token. Raises `DayKeyMissing`."""
+        seal_key = sealing.day_seal_key(at)
+        return Sealed(record=record, seal_key=seal_key, seal=self._day_seal(record, seal_key))
+
+    def verify(self, row: Sealed[R]) -> R:
+        """Returns the record when its seal is right; may call the token.
+
+        Raises `RecordNotTrusted`, after reporting it, or `HsmUnavailable`.
+        """
+        if row.record.hot:
+            self._check_seal_key(row)
+            self.derive(row.seal_key)
+            return self.verify_hot(row)
+        self._check_seal_key(row)
+        encoded = sealing.encode_row(row.record, row.seal_key)
+        fingerprint = self._fingerprint(encoded, row.seal)
+        with self._lock:
+            if fingerprint in self._verified:
+                self._verified.move_to_end(fingerprint)
+                return row.record
+        if not hmac.compare_digest(self._hsm.authenticate(encoded), row.seal):
+            raise self.distrust(row.record.table, row.record.name, "its seal does not verify")
+        self._remember(fingerprint)
+        return row.record
+
+    def verify_hot(self, row: Sealed[R]) -> R:
+        """Returns a hot record when its seal is right, without the token.
+
+        Raises `RecordNotTrusted`, after reporting it, or `DayKeyMissing`.
+        """
+        self._check_seal_key(row)
+        if not hmac.compare_digest(self._day_seal(row.record, row.seal_key), row.seal):
+            raise self.distrust(row.record.table, row.record.name, "its seal does not verify")
+        return row.record
+
+    def distrust(self, table: str, name: str, finding: str) -> RecordNotTrusted:
+        """Reports a row that cannot be trusted, and returns the refusal to raise."""
+        self._report("record_not_trusted", {"table": table, "name": name, "finding": finding})
+        return RecordNotTrusted(table, name, finding)
+
+    def activation_data(self, *, authorization: str, client: str, expire_time: datetime) -> bytes:
+        """Derives the secret that opens an authorization (32 bytes). Raises `HsmUnavailable`."""
+        return self._hsm.authenticate(
+            sealing.activation_data_message(authorization=authorization, client=client, expire_time=expire_time)
+        )
+
+    def _check_seal_key(self, row: Sealed[R]) -> None:
+        if not sealing.is_seal_key(row.seal_key, hot=row.record.hot):
+            raise self.distrust(row.record.table, row.record.name, "its seal is by a key that seals no such rows")
+
+    def _day_seal(self, record: R, seal_key: str) -> bytes:
+        key = self._day_keys.get(seal_key)
+        if key is None:
+            raise DayKeyMissing(seal_key)
+        return sealing.day_seal(key, record, seal_key)
+
+    @staticmethod
+    def _fingerprint(encoded: bytes, seal: bytes) -> bytes:
+        return hashlib.sha256(seal + encoded).digest()
+
+    def _remember(self, fingerprint: bytes) -> None:
+        with self._lock:
+            self._verified[fingerprint] = None
+            while len(self._verified) > self._remembered:
+                self._verified.popitem(last=False)

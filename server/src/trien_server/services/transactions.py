@@ -1,0 +1,177 @@
+"""Runs decisions in transactions that also write the audit log (P1)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from trien_server.core.audit import make_entry
+from trien_server.core.errors import Busy, ClockNotTrusted, Refusal
+from trien_server.core.ports import Clock, R, Randomness, Report, Sealed, Snapshot, Store, Transaction
+from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.services.deadline import Deadline
+from trien_server.services.identifiers import new_id
+from trien_server.services.seals import DayKeyMissing, Seals
+from trien_server.services.trusted import Stale, TrustedView, assert_unchanged
+
+T = TypeVar("T")
+
+CLOCK_TOLERANCE = timedelta(seconds=5)
+_MOST_TRIES = 5
+
+
+class Ledger:
+    """One transaction, with seals and audit entries. Calls neither the token nor a network.
+
+    `at` is the transaction's time.
+    """
+
+    def __init__(self, transaction: Transaction, *, seals: Seals, randomness: Randomness, at: datetime) -> None:
+        self._transaction = transaction
+        self._seals = seals
+        self._randomness = randomness
+        self.at = at
+
+    def get(self, kind: type[R], name: str) -> R | None:
+        """Returns a hot record, verified. Raises `RecordNotTrusted`."""
+        row = self._transaction.get(kind, name)
+        return None if row is None else self._seals.verify_hot(row)
+
+    def require(self, kind: type[R], name: str) -> R:
+        """Returns a hot record that has to be there. Raises `RecordNotTrusted`."""
+        record = self.get(kind, name)
+        if record is None:
+            raise self._seals.distrust(kind.table, name, "a row that another one names is missing")
+        return record
+
+    def insert(self, record: Record) -> None:
+        """Adds a hot record. Raises `NameTaken`."""
+        self._transaction.insert(self._seals.seal_hot(record, at=self.at))
+
+    def replace(self, record: Record) -> None:
+        """Puts a hot record in the place of its version - 1. Raises `VersionConflict`."""
+        self._transaction.replace(self._seals.seal_hot(record, at=self.at))
+
+    def put(self, row: Sealed[R], *, kind: str, details: Mapping[str, object]) -> AuditEntry:
+        """Puts a slow record, sealed before, in force: the row and the audit entry that names its version.
+
+        Raises `NameTaken` or `VersionConflict`.
+        """
+        if row.record.version == 1:
+            self._transaction.insert(row)
+        else:
+            self._transaction.replace(row)
+        return self.record(kind, details, subject=row.record)
+
+    def put_or_keep(self, record: Record) -> None:
+        """Writes a hot record of any version: the first as an insertion."""
+        if record.version == 1:
+            self.insert(record)
+        else:
+            self.replace(record)
+
+    def record(self, kind: str, details: Mapping[str, object], *, subject: Record | None = None) -> AuditEntry:
+        """Writes an audit entry and returns it."""
+        entry = make_entry(
+            name=f"auditEntries/{new_id(self._randomness)}",
+            time=self.at,
+            kind=kind,
+            details=details,
+            salt=self._randomness.bytes(32),
+            subject=None if subject is None else subject.name,
+            subject_version=None if subject is None else subject.version,
+        )
+        self.insert(entry)
+        return entry
+
+    def refuse(self, refusal: Refusal, details: Mapping[str, object]) -> Refusal:
+        """Writes an audit entry about a refusal and returns the refusal, to be returned by the work."""
+        self.record("refused", {**details, "reason": refusal.reason})
+        refusal.recorded = True
+        return refusal
+
+    def record_outcome(self, outcome: Outcome) -> None:
+        """Keeps a granted request's signatures."""
+        self._transaction.record_outcome(outcome)
+
+    def assert_unchanged(self, view: TrustedView) -> None:
+        """Raises `Stale` when a slow row that a view handed out is another now."""
+        assert_unchanged(self._transaction, view)
+
+
+class Transactions:
+    """Reads trusted views and runs decisions. May be used from any thread."""
+
+    def __init__(self, *, store: Store, seals: Seals, clock: Clock, randomness: Randomness, report: Report) -> None:
+        self._store = store
+        self._seals = seals
+        self._clock = clock
+        self._randomness = randomness
+        self._report = report
+
+    def read(self, work: Callable[[TrustedView], T]) -> T:
+        """Runs `work` on trusted rows of one snapshot. `work` may call the token."""
+
+        def on(snapshot: Snapshot) -> T:
+            return work(TrustedView(snapshot, self._seals))
+
+        return self._store.read(on)
+
+    def run(self, work: Callable[[Ledger], T | Refusal], *, timeout: float) -> T:
+        """Runs `work` in a transaction and returns what it returns, durable (P1).
+
+        A `Refusal` that `work` returns is raised after its audit entry is durable; one that it raises
+        leaves nothing. Raises `ClockNotTrusted` when the log holds a later time than the clock's (P8),
+        `Stale`, `StoreUnavailable`, `HsmUnavailable`.
+        """
+
+        def within(transaction: Transaction) -> T | Refusal:
+            at = self._clock.now()
+            latest = transaction.latest_time()
+            if latest is not None and at < latest - CLOCK_TOLERANCE:
+                self._report("clock_went_back", {"now": at.isoformat(), "log": latest.isoformat()})
+                raise ClockNotTrusted
+            return work(Ledger(transaction, seals=self._seals, randomness=self._randomness, at=at))
+
+        for _ in range(_MOST_TRIES):
+            self._seals.prepare(self._clock.now())
+            try:
+                result = self._store.transact(within, timeout=timeout)
+            except DayKeyMissing as missing:
+                self._seals.derive(missing.seal_key)
+                continue
+            if isinstance(result, Refusal):
+                raise result
+            return result
+        raise Busy
+
+    def decide(self, prepare_and_run: Callable[[], T], *, deadline: Deadline) -> T:
+        """Runs a decision, preparation included, anew while rows that it rests on change meanwhile.
+
+        Raises `Busy` when they do not come to rest before the deadline.
+        """
+        for _ in range(_MOST_TRIES):
+            try:
+                return prepare_and_run()
+            except Stale:
+                if deadline.remaining() == 0:
+                    break
+        raise Busy
+
+    def record_refusal(self, refusal: Refusal, details: Mapping[str, object]) -> None:
+        """Writes an audit entry about a refusal that no transaction recorded; a failure to do so is reported."""
+        if refusal.recorded:
+            return
+
+        def work(ledger: Ledger) -> None:
+            ledger.refuse(refusal, details)
+
+        try:
+            self.run(work, timeout=2.0)
+        except Refusal as failure:
+            self._report("refusal_not_recorded", {"reason": refusal.reason, "because": failure.reason})
+
+
+def next_version(record: R, **changes: object) -> R:
+    """Returns the record with changes and the next version."""
+    return dataclasses.replace(record, version=record.version + 1, **changes)  # type: ignore[arg-type]

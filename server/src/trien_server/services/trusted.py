@@ -1,0 +1,72 @@
+"""Reads rows that were verified, and remembers which, so that a transaction can tell whether they changed."""
+
+from trien_server.core.audit import leaf_hash
+from trien_server.core.ports import R, Sealed, Snapshot, Transaction
+from trien_server.core.records import AuditEntry, Record
+from trien_server.services.seals import Seals
+
+
+class Stale(Exception):  # noqa: N818 - caught by the use case, which prepares anew
+    """A row that the decision was prepared with changed meanwhile."""
+
+
+class TrustedView:
+    """A snapshot's rows, each checked before it is handed out (P5).
+
+    A slow record has to be the one in force: its version is the one that the log names last for it.
+    `seen` holds every slow row that was handed out.
+    """
+
+    def __init__(self, snapshot: Snapshot, seals: Seals) -> None:
+        self._snapshot = snapshot
+        self._seals = seals
+        self.seen: dict[tuple[str, str], Sealed[Record]] = {}
+
+    def get(self, kind: type[R], name: str) -> R | None:
+        """Returns the record of that name, or None. Raises `RecordNotTrusted` or `HsmUnavailable`."""
+        row = self._snapshot.get(kind, name)
+        if row is not None and row.record.name != name:
+            raise self._seals.distrust(kind.table, name, "another row's name came back")
+        return None if row is None else self._trust(row)
+
+    def require(self, kind: type[R], name: str) -> R:
+        """Returns the record that another trusted record names. Raises `RecordNotTrusted` when it is gone."""
+        record = self.get(kind, name)
+        if record is None:
+            raise self._seals.distrust(kind.table, name, "a row that another one names is missing")
+        return record
+
+    def find(self, kind: type[R], *, limit: int = 1000, after: str = "", **equal: object) -> list[R]:
+        """Returns the records whose fields equal the given values, by name. Raises as `get`."""
+        return [self._trust(row) for row in self._snapshot.find(kind, limit=limit, after=after, **equal)]
+
+    def leaf_hash(self, entry: str) -> bytes:
+        """Returns the Merkle leaf hash of an audit entry that a trusted record names."""
+        return leaf_hash(self.require(AuditEntry, entry).leaf)
+
+    def signatures(self, request: str) -> tuple[bytes, ...] | None:
+        """Returns a granted request's recorded signatures, which are not sealed: verify each."""
+        outcome = self._snapshot.outcome(request)
+        return None if outcome is None else outcome.signatures
+
+    def _trust(self, row: Sealed[R]) -> R:
+        record = self._seals.verify(row)
+        if not record.hot:
+            self._check_in_force(record)
+            self.seen[record.table, record.name] = Sealed(record=record, seal_key=row.seal_key, seal=row.seal)
+        return record
+
+    def _check_in_force(self, record: Record) -> None:
+        change = self._snapshot.latest_change(record.name)
+        if change is None:
+            raise self._seals.distrust(record.table, record.name, "no audit entry names it")
+        entry = self._seals.verify(change)
+        if (entry.subject, entry.subject_version) != (record.name, record.version):
+            raise self._seals.distrust(record.table, record.name, "it is not the version that the log names last")
+
+
+def assert_unchanged(transaction: Transaction, view: TrustedView) -> None:
+    """Raises `Stale` when a slow row that a view handed out is another now."""
+    for (_, name), row in view.seen.items():
+        if transaction.get(type(row.record), name) != row:
+            raise Stale
