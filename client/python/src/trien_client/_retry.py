@@ -1,0 +1,73 @@
+"""When a call is tried again, and how long to wait before."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from trien_client._errors import Busy, HsmUnavailable, Refusal, ServerNotTrusted, StoreUnavailable, Unavailable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often and how fast a call is tried again.
+
+    Only what the server calls UNAVAILABLE is tried again, and only where a `request_id` or the nature of the call makes
+    it safe. The waits grow by `multiplier`, half of each at random, and never go beyond the call's deadline.
+    """
+
+    attempts: int = 6
+    first_wait: timedelta = timedelta(milliseconds=200)
+    longest_wait: timedelta = timedelta(seconds=5)
+    multiplier: float = 2.0
+
+    def wait_before(self, attempt: int, retry_after: timedelta | None, jitter: float) -> float:
+        """Returns the seconds to wait before `attempt` (2 is the first retry); `jitter` lies in [0, 1).
+
+        What the server asked for is the least.
+        """
+        ceiling = min(
+            self.first_wait.total_seconds() * self.multiplier ** (attempt - 2), self.longest_wait.total_seconds()
+        )
+        least = 0.0 if retry_after is None else retry_after.total_seconds()
+        return least + ceiling * (0.5 + jitter / 2)
+
+
+NO_RETRY = RetryPolicy(attempts=1)
+
+
+def is_retried(error: Exception) -> bool:
+    """Tells whether the same request may be sent again after `error`."""
+    if isinstance(error, ServerNotTrusted):
+        return False
+    return isinstance(error, Busy | HsmUnavailable | StoreUnavailable | Unavailable)
+
+
+def call_with_retries(
+    attempt: Callable[[float], T],
+    *,
+    policy: RetryPolicy,
+    deadline: float,
+    monotonic: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> T:
+    """Calls `attempt(remaining_seconds)` until it succeeds, fails for good, or the next wait would pass `deadline`.
+
+    Raises what the last attempt raised: it says more than a deadline would.
+    """
+    number = 1
+    while True:
+        try:
+            return attempt(max(deadline - monotonic(), 0.0))
+        except Exception as error:
+            if number >= policy.attempts or not is_retried(error):
+                raise
+            number += 1
+            retry_after = error.retry_after if isinstance(error, Refusal) else None
+            wait = policy.wait_before(number, retry_after, random.random())  # noqa: S311 - jitter, no secret
+            if monotonic() + wait >= deadline:
+                raise
+        sleep(wait)
