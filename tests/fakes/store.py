@@ -76,6 +76,13 @@ class MemoryStore:
             del table[name]
             self._tables = {**self._tables, kind.table: table}
 
+    def reopened(self) -> "MemoryStore":
+        """Returns a new store with what is committed, as after a restart."""
+        store = MemoryStore(clock=self.clock)
+        store._tables = self._tables
+        store._mangled = self._mangled
+        return store
+
     def rows(self, kind: type[R]) -> list[Sealed[R]]:
         """Returns all rows of a table, by name."""
         table = self._tables.get(kind.table, {})
@@ -156,7 +163,7 @@ class _MemorySnapshot:
             self._require_readable(kind.table, name)
         return row
 
-    def find(self, kind: type[R], *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
+    def find(self, kind: type[R], /, *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
         if limit < 1:
             raise ValueError("limit: expected at least 1")
         mapping_of(kind).conditions(equal)
@@ -211,7 +218,7 @@ class _MemoryTransaction(_MemorySnapshot):
         kind, name = type(row.record), row.record.name
         if row.record.version != 1:
             raise ValueError(f"{kind.table}: a new record has version 1, not {row.record.version}")
-        mapping_of(kind).row(row)
+        row = _stored(row)
         if name in self._rows(kind.table):
             raise NameTaken(f"{kind.table}: {name}")
         self._require_unique(row)
@@ -219,7 +226,7 @@ class _MemoryTransaction(_MemorySnapshot):
 
     def replace(self, row: Sealed[R]) -> None:
         kind, name = type(row.record), row.record.name
-        mapping_of(kind).row(row)
+        row = _stored(row)
         stored = self._rows(kind.table).get(name)
         if stored is None or stored.record.version != row.record.version - 1:
             raise VersionConflict(f"{kind.table}: {name} has no version {row.record.version - 1}")
@@ -227,7 +234,7 @@ class _MemoryTransaction(_MemorySnapshot):
         self._writable(kind.table)[name] = row
 
     def record_outcome(self, outcome: Outcome) -> None:
-        OUTCOME_MAPPING.values(outcome)
+        outcome = OUTCOME_MAPPING.record(OUTCOME_MAPPING.values(outcome))
         self._writable(OUTCOME_MAPPING.table).setdefault(outcome.request, outcome)
 
     def _writable(self, table: str) -> dict[str, Any]:
@@ -246,3 +253,9 @@ class _MemoryTransaction(_MemorySnapshot):
                 for other in self._rows(index.table).values()
             ):
                 raise NameTaken(f"{index.table}: {row.record.name}: another record has its {index.columns}")
+
+
+def _stored(row: Sealed[R]) -> Sealed[R]:
+    """Returns the row as it comes back from a table."""
+    mapping = mapping_of(type(row.record))
+    return mapping.sealed(mapping.row(row))

@@ -49,7 +49,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_SIZE_LIMIT}").fetchall()
             # The committer checkpoints by itself: SQLite's own way would hide a failed fsync.
             connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
-        _require_durability(connection)
+        require_durability(connection)
     except BaseException:
         connection.close()
         raise
@@ -62,11 +62,24 @@ def open_reader(path: Path) -> sqlite3.Connection:
     try:
         with translated_errors():
             connection.execute("PRAGMA query_only = ON")
-        _require_durability(connection)
+        require_durability(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def require_durability(connection: sqlite3.Connection) -> None:
+    """Raises `StoreUnavailable` unless the settings that P1 rests on are really in force."""
+    with translated_errors():
+        (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
+    if journal_mode != "wal":
+        raise StoreUnavailable(
+            f"The database's journal mode is {journal_mode!r}, not 'wal': put it on a local disk."
+        )
+    if synchronous != _FULL:
+        raise StoreUnavailable(f"The database's synchronous setting is {synchronous}, not {_FULL} (FULL).")
 
 
 def open_any(path: Path) -> sqlite3.Connection:
@@ -119,15 +132,3 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _require_durability(connection: sqlite3.Connection) -> None:
-    with translated_errors():
-        (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
-    if journal_mode != "wal":
-        raise StoreUnavailable(
-            f"The database's journal mode is {journal_mode!r}, not 'wal': put it on a local disk."
-        )
-    if synchronous != _FULL:
-        raise StoreUnavailable(f"The database's synchronous setting is {synchronous}, not {_FULL} (FULL).")

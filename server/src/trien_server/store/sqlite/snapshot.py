@@ -36,10 +36,10 @@ class SqliteSnapshot:
 
     def get(self, kind: type[R], name: str) -> Sealed[R] | None:
         mapping = mapping_of(kind)
-        rows = self._query(_statements(kind).get, (name,), kind.table, name)
+        rows = self._query(_statements(kind).get, (name,), kind.table)
         return mapping.sealed(rows[0]) if rows else None
 
-    def find(self, kind: type[R], *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
+    def find(self, kind: type[R], /, *, limit: int, after: str = "", **equal: object) -> list[Sealed[R]]:
         if limit < 1:
             raise ValueError("limit: expected at least 1")
         mapping = mapping_of(kind)
@@ -71,25 +71,37 @@ class SqliteSnapshot:
         return time
 
     def outcome(self, request: str) -> Outcome | None:
-        rows = self._query(_OUTCOME.get, (request,), OUTCOME_MAPPING.table, request)
+        rows = self._query(_OUTCOME.get, (request,), OUTCOME_MAPPING.table)
         return OUTCOME_MAPPING.record(rows[0]) if rows else None
 
     def end(self) -> None:
         """Makes every further call fail: nothing that `work` kept may run outside its transaction."""
         self._ended = self._ended or RuntimeError("the transaction is over")
 
-    def _query(self, sql: str, arguments: Sequence[Value], table: str, name: str = "") -> list[tuple[Any, ...]]:
+    def _query(self, sql: str, arguments: Sequence[Value], table: str) -> list[tuple[Any, ...]]:
         try:
             return self._execute(sql, arguments).fetchall()
         except sqlite3.OperationalError as error:
             # Raised while a row is fetched; it is about the row, not about the database.
             if "UTF-8" in str(error):
-                raise RecordNotTrusted(table, name, "a text that is not UTF-8") from None
+                raise RecordNotTrusted(table, self._first_garbled(sql, arguments), "a text that is not UTF-8") from None
             raise self._outage(error) from error
         except sqlite3.DatabaseError as error:
             if not is_outage(error):
                 raise
             raise self._outage(error) from error
+
+    def _first_garbled(self, sql: str, arguments: Sequence[Value]) -> str:
+        """Returns the key of the first row with a text that is not UTF-8."""
+        self._connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+        try:
+            rows = self._connection.execute(sql, arguments).fetchall()
+        except sqlite3.Error:
+            return ""
+        finally:
+            self._connection.text_factory = str
+        garbled = (row for row in rows if any(isinstance(value, str) and _has_surrogates(value) for value in row))
+        return next((ascii(row[0])[1:-1] if _has_surrogates(row[0]) else row[0] for row in garbled), "")
 
     def _execute(self, sql: str, arguments: Sequence[Value]) -> sqlite3.Cursor:
         if self._ended is not None:
@@ -141,6 +153,10 @@ class SqliteTransaction(SqliteSnapshot):
 
 
 _TAKEN = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _make_statements(table: str, columns: Sequence[Column], key: str) -> _Statements:
