@@ -36,7 +36,7 @@ def subject_name(*, common_name: str, organization: str, title: str) -> bytes:
 
 
 def request_information(subject: bytes, public_key: bytes) -> bytes:
-    """Returns the CertificationRequestInfo (RFC 2986, section 4.1) that asks for contentCommitment and digitalSignature."""
+    """Returns the CertificationRequestInfo (RFC 2986, section 4.1); it asks for the usages of document signatures."""
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=True,

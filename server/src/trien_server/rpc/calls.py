@@ -1,0 +1,99 @@
+"""What every call goes through: identity, deadline, and one way for errors to leave."""
+
+import traceback
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from trien_server.core.errors import Refusal, Unauthenticated
+from trien_server.core.ports import Clock, Randomness
+from trien_server.core.principal import Principal
+from trien_server.core.secret import Secret
+from trien_server.rpc.status import internal_status, status_of
+from trien_server.services.authenticate import Authenticate
+from trien_server.services.deadline import Deadline
+from trien_server.services.identifiers import new_id
+
+M = TypeVar("M")
+
+_BEARER = "bearer "
+
+
+class CallLog(Protocol):
+    """Writes one line a call. Never a message: `str(message)` prints one-time passwords (P12)."""
+
+    def __call__(self, **fields: str | float | None) -> None: ...
+
+
+class Calls:
+    """Runs a method's work for an authenticated principal. May be used from any thread."""
+
+    def __init__(self, *, authenticate: Authenticate, clock: Clock, randomness: Randomness, log: CallLog) -> None:
+        self._authenticate = authenticate
+        self._clock = clock
+        self._randomness = randomness
+        self._log = log
+
+    def run(self, method: str, context: grpc.ServicerContext, work: Callable[[Principal, Deadline], M]) -> M:
+        """Returns what `work` returns, or ends the call with the status of its refusal.
+
+        Anything unforeseen becomes INTERNAL with a fixed text: its kind and place go to the log, its message
+        does not, for it may hold what the caller sent.
+        """
+        request = new_id(self._randomness)
+        begun = self._clock.monotonic()
+        principal: Principal | None = None
+        outcome = "OK"
+        status: status_pb2.Status
+        where = None
+        try:
+            principal = self._identify(context)
+            return work(principal, Deadline(self._clock, context.time_remaining()))
+        except Refusal as refusal:
+            outcome, status = refusal.reason, status_of(refusal, request=request)
+        except Exception as fault:  # noqa: BLE001 - the edge is where everything unforeseen ends
+            outcome, status = "INTERNAL", internal_status(request=request)
+            where = _place(fault)
+        finally:
+            self._log(
+                event="call",
+                method=method,
+                principal=None if principal is None else principal.name,
+                outcome=outcome,
+                request=request,
+                seconds=round(self._clock.monotonic() - begun, 4),
+                fault=where,
+            )
+        context.abort_with_status(rpc_status.to_status(status))
+        raise AssertionError("abort returns by raising")
+
+    def _identify(self, context: grpc.ServicerContext) -> Principal:
+        """Finds out who calls: by certificate on the port that demands one, else by bearer token."""
+        for pem in context.auth_context().get("x509_pem_cert", ()):
+            if isinstance(pem, bytes):
+                return self._authenticate.by_certificate(_der_of(pem))
+        for key, value in context.invocation_metadata():
+            if key == "authorization" and isinstance(value, str) and value.lower().startswith(_BEARER):
+                return self._authenticate.by_token(Secret(value[len(_BEARER) :].strip().encode()))
+        raise Unauthenticated("A client certificate or `authorization: Bearer …` is required.")
+
+
+def _der_of(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+
+
+def _place(fault: BaseException) -> str:
+    """Returns the kinds of an exception and its causes, and where they were raised: no message."""
+    lines = []
+    current: BaseException | None = fault
+    while current is not None:
+        frames = traceback.extract_tb(current.__traceback__)
+        where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
+        lines.append(f"{type(current).__module__}.{type(current).__qualname__} at {where}")
+        current = current.__cause__ or current.__context__
+    return " | ".join(lines)

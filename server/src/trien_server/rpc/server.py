@@ -1,0 +1,146 @@
+"""The gRPC server: two ports, limits, health, and a stop that loses no call."""
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from trien.v1 import (
+    access_service_pb2,
+    authorization_service_pb2,
+    credential_service_pb2,
+    key_service_pb2,
+    organization_service_pb2,
+    signer_service_pb2,
+    signing_service_pb2,
+)
+
+SERVICES: tuple[str, ...] = tuple(
+    service.full_name
+    for module in (
+        signing_service_pb2,
+        authorization_service_pb2,
+        credential_service_pb2,
+        key_service_pb2,
+        signer_service_pb2,
+        organization_service_pb2,
+        access_service_pb2,
+    )
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+"""The full names of Trien's services."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsIdentity:
+    """The server's own certificate chain and key, and the CA whose client certificates it takes, all PEM."""
+
+    certificate_chain: bytes
+    private_key: bytes
+    client_ca: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one server process takes on. Sizes in bytes, times in seconds."""
+
+    threads: int
+    concurrent_calls: int
+    message_size: int
+    metadata_size: int = 16 * 1024
+    streams_per_connection: int = 128
+    connections: int = 2_000
+    connection_age: int = 3_600
+    connection_idle: int = 300
+    handshake: int = 10
+
+
+class GrpcServer:
+    """One process's gRPC server.
+
+    The same services answer on two ports, for grpcio cannot ask for a certificate without demanding one:
+    `certificate_address` demands a client certificate, `token_address` takes bearer tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        register: Iterable[Callable[[grpc.Server], None]],
+        tls: TlsIdentity,
+        limits: Limits,
+        token_address: str,
+        certificate_address: str,
+        reflect: bool,
+    ) -> None:
+        """Binds both ports. Raises `OSError` when one is taken."""
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
+        self._server = grpc.server(
+            self._pool, options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls
+        )
+        self._health = health.HealthServicer()
+        self._stopping = threading.Event()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for add in register:
+            add(self._server)
+        if reflect:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        identity = [(tls.private_key, tls.certificate_chain)]
+        self.token_port = self._bind(token_address, grpc.ssl_server_credentials(identity))
+        self.certificate_port = self._bind(
+            certificate_address,
+            grpc.ssl_server_credentials(identity, root_certificates=tls.client_ca, require_client_auth=True),
+        )
+        self.set_serving(False)
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        try:
+            port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as fault:
+            raise OSError(f"cannot listen on {address}: is the port taken?") from fault
+        if port == 0:
+            raise OSError(f"cannot listen on {address}: is the port taken?")
+        return port
+
+    def start(self) -> None:
+        """Begins to answer; health says NOT_SERVING until `set_serving`."""
+        self._server.start()
+
+    def set_serving(self, serving: bool) -> None:
+        """Says by the standard health service whether calls can be answered now."""
+        if serving and self._stopping.is_set():
+            return
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            self._health.set(service, status)
+
+    def stop(self, *, drain: float, grace: float) -> None:
+        """Says NOT_SERVING, goes on answering for `drain` seconds, takes no new call, and finishes for `grace`."""
+        self._stopping.set()
+        self._health.enter_graceful_shutdown()
+        threading.Event().wait(drain)
+        self._server.stop(grace).wait()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        # A second server on the same port has to fail, not to share it silently.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        ("grpc.max_receive_message_length", limits.message_size),
+        ("grpc.max_send_message_length", limits.message_size),
+        ("grpc.max_metadata_size", limits.metadata_size),
+        ("grpc.max_connection_age_ms", limits.connection_age * 1000),
+        ("grpc.max_connection_age_grace_ms", 120_000),
+        ("grpc.max_connection_idle_ms", limits.connection_idle * 1000),
+        ("grpc.server_handshake_timeout_ms", limits.handshake * 1000),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.max_ping_strikes", 3),
+        ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+    ]
