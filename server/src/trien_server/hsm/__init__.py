@@ -1,1 +1,20 @@
-"""The token, behind `core.ports.Hsm`."""
+"""The token, behind `core.ports.Hsm`.
+
+`Pkcs11Hsm` is the adapter; `provision` makes the installation's keys, `create_softhsm_token` a token
+for development. Importing loads no module of a token.
+"""
+
+from trien_server.hsm.failures import NotProvisioned, PinRejected, TokenFailed
+from trien_server.hsm.provisioning import provision
+from trien_server.hsm.softhsm import create_softhsm_token, find_softhsm_module
+from trien_server.hsm.token import Pkcs11Hsm
+
+__all__ = [
+    "NotProvisioned",
+    "PinRejected",
+    "Pkcs11Hsm",
+    "TokenFailed",
+    "create_softhsm_token",
+    "find_softhsm_module",
+    "provision",
+]

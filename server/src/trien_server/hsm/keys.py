@@ -1,0 +1,170 @@
+"""Key objects of the token: templates, names, and public keys as SubjectPublicKeyInfo.
+
+A signer's key is found by its random CKA_ID. The installation's own keys are found by label, and
+each must be there exactly once with the attributes of its purpose.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pkcs11 import Attribute, Mechanism, MechanismFlag, Object, ObjectClass, Session
+from pkcs11 import KeyType as TokenKeyType
+from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid, FunctionFailed
+from pkcs11.util.ec import encode_named_curve_parameters
+
+from trien_server.core.algorithms import KeyType
+from trien_server.core.errors import HsmUnavailable
+from trien_server.core.ports import KeyMismatch
+from trien_server.hsm.module import find_objects
+
+SEALING_KEY: Final = "trien sealing key 1"
+ONE_TIME_PASSWORD_KEY: Final = "trien one-time password key 1"  # noqa: S105 - a label
+PROBE_KEY: Final = "trien probe key"
+
+SECRET_KEYS: Final[Mapping[str, Mapping[Attribute, Any]]] = {
+    SEALING_KEY: {
+        Attribute.KEY_TYPE: TokenKeyType.GENERIC_SECRET,
+        Attribute.SIGN: True,
+        Attribute.VERIFY: True,
+        Attribute.ENCRYPT: False,
+        Attribute.DECRYPT: False,
+    },
+    ONE_TIME_PASSWORD_KEY: {
+        Attribute.KEY_TYPE: TokenKeyType.AES,
+        Attribute.SIGN: False,
+        Attribute.VERIFY: False,
+        Attribute.ENCRYPT: True,
+        Attribute.DECRYPT: True,
+    },
+}
+"""The installation's secret keys with the attributes of their purposes."""
+
+PROTECTED: Final[Mapping[Attribute, Any]] = {
+    Attribute.TOKEN: True,
+    Attribute.PRIVATE: True,
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+    Attribute.WRAP: False,
+    Attribute.UNWRAP: False,
+    Attribute.DERIVE: False,
+}
+"""What every secret key has: it never leaves the token, and has no use beside its purpose."""
+
+_ED25519_PARAMETERS: Final = encode_named_curve_parameters("1.3.101.112")
+_CURVES: Final[Mapping[KeyType, tuple[bytes, ec.EllipticCurve]]] = {
+    KeyType.EC_P256: (encode_named_curve_parameters("secp256r1"), ec.SECP256R1()),
+    KeyType.EC_P384: (encode_named_curve_parameters("secp384r1"), ec.SECP384R1()),
+}
+_PRIVATE_TEMPLATE: Final = {
+    Attribute.PRIVATE: True,
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+    Attribute.SIGN: True,
+    Attribute.DECRYPT: False,
+    Attribute.UNWRAP: False,
+    Attribute.DERIVE: False,
+}
+_PUBLIC_TEMPLATE: Final = {Attribute.PRIVATE: False, Attribute.ENCRYPT: False, Attribute.WRAP: False}
+
+
+def generate_key_pair(session: Session, object_id: bytes, key_type: KeyType, *, label: str = "") -> bytes:
+    """Generates a key pair on the token and returns its public key (SPKI, DER).
+
+    Raises `HsmUnavailable` when the token made a private key that can leave it; it is removed again.
+    """
+    arguments: dict[str, Any] = {
+        "id": object_id,
+        "label": label,
+        "store": True,
+        "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY,
+        "public_template": _PUBLIC_TEMPLATE,
+        "private_template": _PRIVATE_TEMPLATE,
+    }
+    if key_type.is_rsa:
+        public, private = session.generate_keypair(
+            TokenKeyType.RSA, key_type.bits, mechanism=Mechanism.RSA_PKCS_KEY_PAIR_GEN, **arguments
+        )
+    else:
+        kind, parameters, mechanism = TokenKeyType.EC_EDWARDS, _ED25519_PARAMETERS, Mechanism.EC_EDWARDS_KEY_PAIR_GEN
+        if key_type in _CURVES:
+            kind, parameters, mechanism = TokenKeyType.EC, _CURVES[key_type][0], Mechanism.EC_KEY_PAIR_GEN
+        domain = session.create_domain_parameters(kind, {Attribute.EC_PARAMS: parameters}, local=True)
+        public, private = domain.generate_keypair(mechanism=mechanism, **arguments)
+    if not private[Attribute.SENSITIVE] or private[Attribute.EXTRACTABLE]:
+        private.destroy()
+        public.destroy()
+        raise HsmUnavailable("The token made a private key that can leave it.")
+    return encode_public_key(public)
+
+
+def encode_public_key(public: Object) -> bytes:
+    """Returns a public key object as SubjectPublicKeyInfo in DER.
+
+    Raises `KeyMismatch` when it is of no type that is used here.
+    """
+    key: PublicKeyTypes
+    try:
+        kind = public[Attribute.KEY_TYPE]
+        if kind is TokenKeyType.RSA:
+            modulus, exponent = public[Attribute.MODULUS], public[Attribute.PUBLIC_EXPONENT]
+            key = rsa.RSAPublicNumbers(int.from_bytes(exponent), int.from_bytes(modulus)).public_key()
+        elif kind is TokenKeyType.EC_EDWARDS:
+            key = ed25519.Ed25519PublicKey.from_public_bytes(_point(public, 32))
+        else:
+            parameters = public[Attribute.EC_PARAMS]
+            curve = next(curve for known, curve in _CURVES.values() if known == parameters)
+            key = ec.EllipticCurvePublicKey.from_encoded_point(curve, _point(public, 1 + 2 * (curve.key_size // 8)))
+    except (ValueError, StopIteration) as error:
+        raise KeyMismatch("the public key object is of no known type") from error
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _point(public: Object, size: int) -> bytes:
+    """Returns CKA_EC_POINT without the OCTET STRING that most modules, not all, put around it."""
+    value: bytes = public[Attribute.EC_POINT]
+    if len(value) == size + 2 and value[:2] == bytes((0x04, size)):
+        return value[2:]
+    return value
+
+
+def find_key_pair(session: Session, object_id: bytes) -> tuple[list[Object], list[Object]]:
+    """Returns the private and the public key objects with that CKA_ID; one walk over the token."""
+    found = find_objects(session, {Attribute.ID: object_id})
+    classes = [(item, item[Attribute.CLASS]) for item in found]
+    return (
+        [item for item, kind in classes if kind is ObjectClass.PRIVATE_KEY],
+        [item for item, kind in classes if kind is ObjectClass.PUBLIC_KEY],
+    )
+
+
+def find_secret_keys(session: Session, label: str) -> list[Object]:
+    """Returns the secret keys with that label.
+
+    Raises `KeyMismatch` when one has not the attributes of its purpose, or can leave the token.
+    """
+    found = find_objects(session, {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
+    expected = {**PROTECTED, **SECRET_KEYS[label]}
+    for item in found:
+        wrong = sorted(name.name for name, value in expected.items() if not _has(item, name, value))
+        if wrong:
+            raise KeyMismatch(f"{label!r} has not the attributes of its purpose: {', '.join(wrong)}")
+    return found
+
+
+def _has(item: Object, name: Attribute, value: object) -> bool:
+    """Tells whether an attribute has the value. One that the token does not show passes, but the two that protect."""
+    try:
+        return bool(item[name] == value)
+    except (AttributeTypeInvalid, AttributeSensitive, FunctionFailed):
+        return name not in (Attribute.SENSITIVE, Attribute.EXTRACTABLE)
+
+
+def find_probe_keys(session: Session) -> tuple[list[Object], list[Object]]:
+    """Returns the probe key's private and public objects."""
+    template = {Attribute.LABEL: PROBE_KEY}
+    private = find_objects(session, {**template, Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+    public = find_objects(session, {**template, Attribute.CLASS: ObjectClass.PUBLIC_KEY})
+    return private, public

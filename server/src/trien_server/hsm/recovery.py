@@ -1,0 +1,192 @@
+"""Keeps one connection to the token, notices when it is lost, and makes a new one.
+
+The states: READY; RECOVERING (nothing is asked of the token but by the one thread that recovers);
+SEALED (the PIN was refused: only a restart, an operator's act, tries it again); CLOSED.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+from enum import Enum, auto
+from time import monotonic
+from typing import Final
+
+from trien_server.core.errors import HsmUnavailable
+from trien_server.hsm.connection import Connection, Report
+from trien_server.hsm.failures import PinRejected, describe
+from trien_server.hsm.module import Module
+
+STALE_AFTER: Final = 4.5
+"""Without a good answer for so many seconds the token counts as hung. Above the probe's interval."""
+
+STALE_AFTER_WRITING: Final = 60.0
+"""The same while a key pair is made or destroyed, for some tokens do one thing at a time (seconds)."""
+
+DRAIN: Final = 5.0
+"""How long calls under way may take to end before they count as hung (seconds)."""
+
+SHORTEST_PAUSE: Final = 0.25
+LONGEST_PAUSE: Final = 5.0
+
+
+class State(Enum):
+    READY = auto()
+    RECOVERING = auto()
+    SEALED = auto()
+    CLOSED = auto()
+
+
+class Recovery:
+    """Owns the module, the present connection and the thread that probes and recovers."""
+
+    def __init__(
+        self, *, module: Module, connect: Callable[[], Connection], report: Report, probe_interval: float
+    ) -> None:
+        """Connects. Raises what `connect` raises; the module is then ended again."""
+        self._module = module
+        self._connect = connect
+        self._report = report
+        self._interval = probe_interval
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._hung = False
+        self._last_good = monotonic()
+        self._state = State.READY
+        self.writing = False
+        try:
+            self._connection = connect()
+        except BaseException:
+            module.shut_down()
+            raise
+        self._thread = threading.Thread(target=self._run, name="trien-hsm", daemon=True)
+
+    def start(self, probe: Callable[[], None]) -> None:
+        """Starts the thread. `probe` uses the token and so calls `good` or `failed`."""
+        self._probe = probe
+        self._last_good = monotonic()
+        self._thread.start()
+
+    def ready(self) -> bool:
+        """Tells whether the token may be used."""
+        return self._state is State.READY and not self._stale()
+
+    def connection(self, *, probing: bool = False) -> Connection:
+        """Returns the present connection.
+
+        Raises `HsmUnavailable` at once when the token is known to be lost or hung. The probe passes a
+        hung token, for it is what finds out that the token is back.
+        """
+        if self._state is not State.READY:
+            raise HsmUnavailable
+        if not probing and self._stale():
+            self._report_hung()
+            raise HsmUnavailable
+        return self._connection
+
+    def good(self) -> None:
+        """Notes that the token answered well."""
+        self._last_good = monotonic()
+        self._hung = False
+
+    def failed(self, connection: Connection, error: BaseException) -> None:
+        """Stops all use of the token at once, and wakes the thread that recovers it.
+
+        Says so once for each connection; later errors of the same one are its echo.
+        """
+        with self._lock:
+            if connection is not self._connection or self._state is not State.READY:
+                return
+            self._state = State.RECOVERING
+        connection.refuse()
+        self._report("hsm.unavailable", {"error": describe(error)})
+        self._wake.set()
+
+    def close(self) -> None:
+        """Refuses new calls, waits a bounded time for those under way, and ends the module.
+
+        When calls hang the module is left as it is: ending it would crash the process.
+        """
+        with self._lock:
+            already, self._state = self._state is State.CLOSED, State.CLOSED
+        if already:
+            return
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(2 * DRAIN)
+        self._connection.refuse()
+        if self._connection.drain(DRAIN) and not self._thread.is_alive():
+            self._module.shut_down()
+        else:
+            self._report_hung()
+
+    def _stale(self) -> bool:
+        return monotonic() - self._last_good > (STALE_AFTER_WRITING if self.writing else STALE_AFTER)
+
+    def _report_hung(self) -> None:
+        with self._lock:
+            already, self._hung = self._hung, True
+        if not already:
+            self._report("hsm.hung", {"action": "calls into the module do not return: replace this process"})
+
+    def _run(self) -> None:
+        """Probes while all is well, recovers while it is not. Ends when sealed or closed."""
+        pause = SHORTEST_PAUSE
+        while True:
+            if self._state is State.READY:
+                pause = SHORTEST_PAUSE
+                self._wake.wait(self._interval)
+                self._wake.clear()
+                self._probe_when_idle()
+            elif self._state is State.RECOVERING:
+                if not self._recover():
+                    self._wake.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads the attempts
+                    pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                return
+
+    def _probe_when_idle(self) -> None:
+        """Probes, unless the token answered within the interval anyway."""
+        if self._state is not State.READY or monotonic() - self._last_good < self._interval / 2:
+            return
+        try:
+            self._probe()
+        except Exception:  # noqa: BLE001 - `failed` knows already, or the token goes stale
+            if self._stale():
+                self._report_hung()
+
+    def _recover(self) -> bool:
+        """Drains, ends and starts the module, logs in, and probes; tells whether the token is back.
+
+        A connection that fails leaves the module ended, so that the next attempt starts from nothing.
+        """
+        self._connection.refuse()
+        if not self._connection.drain(DRAIN):
+            self._report_hung()
+            return False
+        self._module.shut_down()
+        try:
+            self._module.initialize()
+            connection = self._connect()
+            with connection.readers.lease(DRAIN) as slot:
+                slot.session().probe()
+        except PinRejected as error:
+            self._module.shut_down()
+            self._leave_recovering(State.SEALED)
+            self._report("hsm.pin_rejected", {"error": str(error)})
+            return False
+        except Exception:  # noqa: BLE001 - whatever it was, the thread lives and tries again
+            self._module.shut_down()
+            return False
+        self._connection = connection
+        self.good()
+        if self._leave_recovering(State.READY):
+            self._report("hsm.recovered", {})
+        return True
+
+    def _leave_recovering(self, state: State) -> bool:
+        """Changes the state, unless the adapter was closed meanwhile."""
+        with self._lock:
+            if self._state is not State.RECOVERING:
+                return False
+            self._state = state
+            return True

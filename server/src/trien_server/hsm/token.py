@@ -1,0 +1,309 @@
+"""The adapter of `core.ports.Hsm` for any PKCS#11 module."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from pkcs11 import GCMParams, Mechanism
+from pkcs11.exceptions import EncryptedDataInvalid, EncryptedDataLenRange, PKCS11Error
+
+from trien_server.core.algorithms import KeyType, SignatureAlgorithm
+from trien_server.core.errors import HsmUnavailable
+from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference
+from trien_server.core.secret import Secret
+from trien_server.hsm.connection import Connection, Report
+from trien_server.hsm.failures import Failure, TokenFailed, classify, describe
+from trien_server.hsm.keys import encode_public_key, find_key_pair, generate_key_pair
+from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
+from trien_server.hsm.module import Module
+from trien_server.hsm.recovery import Recovery
+from trien_server.hsm.selftest import prove_locking
+from trien_server.hsm.sessions import SessionPool, Slot, TokenSession
+
+T = TypeVar("T")
+
+WAIT_FOR_SESSION: Final = 5.0
+"""How long a call waits for a free session (seconds)."""
+
+WAIT_FOR_WRITER: Final = 30.0
+"""How long making or destroying a key pair waits for its turn (seconds)."""
+
+PROBE_INTERVAL: Final = 2.0
+"""How often an idle token is probed (seconds)."""
+
+NONCE_SIZE: Final = 12
+TAG_SIZE: Final = 16
+
+
+class Pkcs11Hsm:
+    """A token, found by label or serial number and opened with its PIN. One for each module in a process.
+
+    A call that runs inside a hung module cannot be interrupted; calls that come later are refused
+    within seconds, and so is the process by its readiness: it must then be replaced.
+
+    Events that are reported, with no secret in them: `hsm.unavailable`, `hsm.recovered`, `hsm.hung`,
+    `hsm.pin_rejected`, `hsm.fewer_sessions`. What a session cannot do twice it tries on another one
+    once, so a signature may have been made twice; only one is handed out.
+    """
+
+    def __init__(
+        self,
+        *,
+        module_path: str,
+        pin: Secret,
+        token_label: str | None = None,
+        token_serial: str | None = None,
+        sessions: int | None = None,
+        report: Report | None = None,
+        probe_interval: float = PROBE_INTERVAL,
+        self_test: bool = True,
+    ) -> None:
+        """Loads the module, logs in, probes, and with `self_test` proves that it bears threads.
+
+        `sessions` is the size of the pool, by default the number of processors, at most 8.
+
+        Raises `PinRejected` (do not start again without an operator: tokens lock), `NotProvisioned`, or
+        `HsmUnavailable`.
+        """
+        if token_label is None and token_serial is None:
+            raise ValueError("a token is found by its label or its serial number")
+        tell: Report = report if report is not None else _tell_nobody
+        module = Module(module_path)
+
+        def connect() -> Connection:
+            return Connection(
+                module=module,
+                token_label=token_label,
+                token_serial=token_serial,
+                pin=pin,
+                sessions=sessions if sessions is not None else min(os.cpu_count() or 1, 8),
+                report=tell,
+            )
+
+        self._recovery = Recovery(module=module, connect=connect, report=tell, probe_interval=probe_interval)
+        try:
+            self.probe()
+            if self_test:
+                prove_locking(module_path=module_path, token_label=token_label, token_serial=token_serial, pin=pin)
+        except BaseException:
+            self._recovery.close()
+            raise
+        self._recovery.start(self.probe)
+
+    def ready(self) -> bool:
+        """Tells, without touching the token, whether its last probe or use went well, and lately."""
+        return self._recovery.ready()
+
+    def prepare(self, key: KeyReference) -> None:
+        """Finds the key in every session of the pool, so that no `sign` searches. See `Hsm.prepare`."""
+        readers = self._recovery.connection().readers
+        for slot in readers.slots:
+            if not slot.knows(key):
+                self._use(lambda session: session.private_key(key), wanted=slot)
+
+    def sign(
+        self,
+        key: KeyReference,
+        algorithm: SignatureAlgorithm,
+        messages: Sequence[bytes],
+        *,
+        pss_salt_length: int | None,
+    ) -> list[bytes]:
+        """Signs all messages in one session. See `Hsm.sign`.
+
+        Raises `KeyMismatch` when the key is not prepared and not on the token, and `ValueError` also
+        when the token knows no such mechanism.
+        """
+        mechanism, parameter = signing_mechanism(algorithm, key.key_type, pss_salt_length)
+        inputs = [token_input(algorithm, message) for message in messages]
+        signatures: list[bytes] = []
+
+        def work(session: TokenSession) -> list[bytes]:
+            private = session.private_key(key)
+            for data in inputs[len(signatures) :]:
+                raw = private.sign(data, mechanism=mechanism, mechanism_param=parameter)
+                signatures.append(standard_signature(algorithm, key.key_type, raw))
+                self._recovery.good()
+            return signatures
+
+        return self._use(work)
+
+    def authenticate(self, message: bytes) -> bytes:
+        """See `Hsm.authenticate`."""
+
+        def work(session: TokenSession) -> bytes:
+            code: bytes = session.sealing_key.sign(message, mechanism=Mechanism.SHA256_HMAC)
+            if len(code) != 32:
+                raise TokenFailed(f"The token returned {len(code)} bytes as an HMAC of 32.")
+            return code
+
+        return self._use(work)
+
+    def encrypt(self, plaintext: Secret, *, associated_data: bytes) -> bytes:
+        """See `Hsm.encrypt`. The nonce is random: 2^32 encryptions are safe with one key (SP 800-38D, 8.3)."""
+        nonce = secrets.token_bytes(NONCE_SIZE)
+        parameters = GCMParams(nonce, associated_data, 8 * TAG_SIZE)
+
+        def work(session: TokenSession) -> bytes:
+            sealed: bytes = session.password_key.encrypt(
+                plaintext.reveal(), mechanism=Mechanism.AES_GCM, mechanism_param=parameters
+            )
+            if len(sealed) != len(plaintext.reveal()) + TAG_SIZE:
+                raise TokenFailed("The token's ciphertext has another length than it must have.")
+            return nonce + sealed
+
+        return self._use(work)
+
+    def decrypt(self, ciphertext: bytes, *, associated_data: bytes) -> Secret:
+        """See `Hsm.decrypt`. An error that a lost token would give too is decided by a probe signature."""
+        if len(ciphertext) < NONCE_SIZE + TAG_SIZE:
+            raise DecryptionFailed("the ciphertext is too short")
+        parameters = GCMParams(ciphertext[:NONCE_SIZE], associated_data, 8 * TAG_SIZE)
+
+        def attempt(session: TokenSession) -> Secret:
+            return Secret(
+                session.password_key.decrypt(
+                    ciphertext[NONCE_SIZE:], mechanism=Mechanism.AES_GCM, mechanism_param=parameters
+                )
+            )
+
+        def work(session: TokenSession) -> Secret:
+            try:
+                return attempt(session)
+            except (EncryptedDataInvalid, EncryptedDataLenRange):
+                raise DecryptionFailed("ciphertext or associated data are not what was encrypted") from None
+            except PKCS11Error as error:
+                if classify(error) is not Failure.DEVICE:
+                    raise
+            session.probe()
+            try:
+                return attempt(session)
+            except PKCS11Error as error:
+                if classify(error) is not Failure.DEVICE:
+                    raise
+            raise DecryptionFailed("ciphertext or associated data are not what was encrypted")
+
+        return self._use(work)
+
+    def generate_key_pair(self, object_id: bytes, key_type: KeyType) -> bytes:
+        """See `Hsm.generate_key_pair`. One at a time in this process.
+
+        Raises `KeyMismatch` when the id is taken, and `ValueError` when the token makes no such keys.
+        """
+        _check_id(object_id)
+
+        def work(session: TokenSession) -> bytes:
+            if any(find_key_pair(session.session, object_id)):
+                raise KeyMismatch("the token holds a key with that id")
+            return generate_key_pair(session.session, object_id, key_type)
+
+        # Tried once: a second attempt could leave two keys with one id.
+        return self._write(work, attempts=1)
+
+    def destroy_key_pair(self, object_id: bytes) -> None:
+        """See `Hsm.destroy_key_pair`. Private keys go first: after a crash here a public key may be left."""
+        _check_id(object_id)
+
+        def work(session: TokenSession) -> None:
+            private, public = find_key_pair(session.session, object_id)
+            if not private and not public:
+                session.probe()
+            for item in (*private, *public):
+                item.destroy()
+
+        for slot in self._recovery.connection().readers.slots:
+            slot.forget(object_id)
+        self._write(work, attempts=2)
+        for slot in self._recovery.connection().readers.slots:
+            slot.forget(object_id)
+
+    def public_key(self, object_id: bytes) -> bytes | None:
+        """See `Hsm.public_key`. Raises `KeyMismatch` when several objects of a kind have the id."""
+        _check_id(object_id)
+
+        def work(session: TokenSession) -> bytes | None:
+            private, public = find_key_pair(session.session, object_id)
+            if len(private) > 1 or len(public) > 1:
+                raise KeyMismatch("several keys have the id")
+            if not private or not public:
+                session.probe()
+                return None
+            return encode_public_key(public[0])
+
+        return self._use(work)
+
+    def probe(self) -> None:
+        """See `Hsm.probe`."""
+        self._use(lambda session: session.probe(), probing=True)
+
+    def close(self) -> None:
+        """See `Hsm.close`. Waits a bounded time; with calls that hang, the process has to end."""
+        self._recovery.close()
+
+    def _use(
+        self, work: Callable[[TokenSession], T], *, wanted: Slot | None = None, probing: bool = False
+    ) -> T:
+        """Runs `work` with a session of the pool, after a session's failure once more with another."""
+        connection = self._recovery.connection(probing=probing)
+        return self._run(connection, connection.readers, work, attempts=2, timeout=WAIT_FOR_SESSION, wanted=wanted)
+
+    def _write(self, work: Callable[[TokenSession], T], *, attempts: int) -> T:
+        """Runs `work` with the one session that creates and destroys: SoftHSM does not bear two."""
+        connection = self._recovery.connection()
+
+        def counted(session: TokenSession) -> T:
+            self._recovery.writing = True
+            try:
+                result = work(session)
+                self._recovery.good()
+                return result
+            finally:
+                self._recovery.writing = False
+
+        return self._run(connection, connection.writer, counted, attempts=attempts, timeout=WAIT_FOR_WRITER)
+
+    def _run(
+        self,
+        connection: Connection,
+        pool: SessionPool,
+        work: Callable[[TokenSession], T],
+        *,
+        attempts: int,
+        timeout: float,
+        wanted: Slot | None = None,
+    ) -> T:
+        while True:
+            attempts -= 1
+            with pool.lease(timeout, wanted) as slot:
+                try:
+                    result = work(slot.session())
+                except (ValueError, KeyMismatch, DecryptionFailed):
+                    raise
+                except PKCS11Error as error:
+                    failure = classify(error)
+                    if failure is Failure.REQUEST:
+                        raise ValueError(f"the token refused the call: {describe(error)}") from error
+                    slot.drop()
+                    if failure is Failure.SESSION_COUNT and pool.retire(slot):
+                        attempts += 1
+                    elif failure is not Failure.SESSION or not attempts:
+                        self._recovery.failed(connection, error)
+                        raise HsmUnavailable from error
+                except BaseException as error:
+                    slot.drop()
+                    if isinstance(error, HsmUnavailable):
+                        self._recovery.failed(connection, error)
+                    raise
+                else:
+                    self._recovery.good()
+                    return result
+
+
+def _check_id(object_id: bytes) -> None:
+    if not object_id:
+        raise ValueError("the id is empty")
+
+
+def _tell_nobody(event: str, details: Mapping[str, str]) -> None:
+    """Takes reports that nobody asked for."""
