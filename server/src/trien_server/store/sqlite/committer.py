@@ -109,7 +109,7 @@ class Committer:
             self.refuse_if_over()
             self._queue.append(request)
             self._arrived.notify()
-        if not request.finished.acquire(timeout=max(timeout, 0)):
+        if not request.finished.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX)):
             self._withdraw(request)
         if request.error is None:
             return cast(T, request.result)
@@ -134,6 +134,18 @@ class Committer:
                 raise StoreUnavailable("The database did not answer in time; whether it committed is not known.")
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # noqa: BLE001 - without this thread nothing is written: the process must know
+            self._end(f"The database's writer failed: {type(error).__name__}: {error}.")
+        if self._fatal is None:
+            self._disconnect()
+            return
+        # The connection stays open: closing it would write and flush once more.
+        self._answer(self._refuse_queued(self._fatal))
+        self._on_fatal(self._fatal)
+
+    def _serve(self) -> None:
         while self._wait_for_requests():
             finished: list[_Request] = []
             try:
@@ -145,12 +157,6 @@ class Committer:
             del finished
             if self._fatal is None and self._commits_since_checkpoint >= _CHECKPOINT_COMMITS:
                 self._checkpoint()
-        if self._fatal is not None:
-            # The connection stays open: closing it would write and flush once more.
-            self._answer(self._refuse_queued(self._fatal))
-            self._on_fatal(self._fatal)
-            return
-        self._disconnect()
 
     def _wait_for_requests(self) -> bool:
         with self._mutex:
@@ -270,9 +276,11 @@ class Committer:
         code = error_code(error)
         if code & _PRIMARY != sqlite3.SQLITE_IOERR or code in _TRANSIENT_IO_ERRORS:
             return
+        self._end(f"The database's disk failed: {getattr(error, 'sqlite_errorname', error)}.")
+
+    def _end(self, reason: str) -> None:
         with self._mutex:
-            self._fatal = f"The database's disk failed: {getattr(error, 'sqlite_errorname', error)}."
-            self._refusal = self._fatal
+            self._fatal = self._refusal = reason
 
     def _checkpoint(self) -> None:
         """Copies the write-ahead log into the database, behind the answers; SQLite's own way hides errors."""
