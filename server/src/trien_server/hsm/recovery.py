@@ -58,12 +58,14 @@ class Recovery:
         except BaseException:
             module.shut_down()
             raise
-        self._thread = threading.Thread(target=self._run, name="trien-hsm", daemon=True)
+        self._probe: Callable[[], None] | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self, probe: Callable[[], None]) -> None:
         """Starts the thread. `probe` uses the token and so calls `good` or `failed`."""
         self._probe = probe
         self._last_good = monotonic()
+        self._thread = threading.Thread(target=self._run, name="trien-hsm", daemon=True)
         self._thread.start()
 
     def ready(self) -> bool:
@@ -111,10 +113,11 @@ class Recovery:
         if already:
             return
         self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(2 * DRAIN)
+        thread, self._thread, self._probe = self._thread, None, None
+        if thread is not None:
+            thread.join(2 * DRAIN)
         self._connection.refuse()
-        if self._connection.drain(DRAIN) and not self._thread.is_alive():
+        if self._connection.drain(DRAIN) and not (thread is not None and thread.is_alive()):
             self._module.shut_down()
         else:
             self._report_hung()
@@ -146,10 +149,11 @@ class Recovery:
 
     def _probe_when_idle(self) -> None:
         """Probes, unless the token answered within the interval anyway."""
-        if self._state is not State.READY or monotonic() - self._last_good < self._interval / 2:
+        probe = self._probe
+        if probe is None or self._state is not State.READY or monotonic() - self._last_good < self._interval / 2:
             return
         try:
-            self._probe()
+            probe()
         except Exception:  # noqa: BLE001 - `failed` knows already, or the token goes stale
             if self._stale():
                 self._report_hung()

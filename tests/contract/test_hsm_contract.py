@@ -1,0 +1,318 @@
+"""What every adapter of the port `Hsm` does: the fake in memory and SoftHSM's token."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from tests.fakes.hsm import MemoryHsm, PrivateKey, _generate
+from tests.support.softhsm import open_token
+from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
+from trien_server.core.errors import HsmUnavailable
+from trien_server.core.ports import DecryptionFailed, Hsm, KeyMismatch, KeyReference
+from trien_server.core.secret import Secret
+
+HASHES = {HashFunction.SHA256: SHA256(), HashFunction.SHA384: SHA384(), HashFunction.SHA512: SHA512()}
+FITTING = [
+    (algorithm, key_type) for algorithm in SignatureAlgorithm for key_type in KeyType if algorithm.fits(key_type)
+]
+P256 = SignatureAlgorithm.ECDSA_P256_SHA256
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An adapter with one key of each type on its token."""
+
+    hsm: Hsm
+    keys: Mapping[KeyType, KeyReference]
+
+
+@cache
+def memory_key(key_type: KeyType) -> PrivateKey:
+    return _generate(key_type)
+
+
+def memory_subject() -> Subject:
+    hsm = MemoryHsm()
+    keys = {}
+    for key_type in KeyType:
+        object_id = os.urandom(16)
+        public_key = hsm.add_key(object_id, memory_key(key_type))
+        keys[key_type] = KeyReference(object_id=object_id, key_type=key_type, public_key=public_key)
+    return Subject(hsm, keys)
+
+
+@pytest.fixture(params=["memory", "softhsm"])
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    if request.param == "memory":
+        made = memory_subject()
+        yield made
+        made.hsm.close()
+    else:
+        with open_token(tmp_path / "token") as (hsm, token):
+            yield Subject(hsm, token.keys)
+
+
+def message_for(algorithm: SignatureAlgorithm, number: int = 0) -> bytes:
+    function = algorithm.hash_function
+    data = f"the harvest of commune {number}".encode()
+    return data if function is None else hashlib.new(function.hashlib_name, data).digest()
+
+
+def verify(
+    key: KeyReference, algorithm: SignatureAlgorithm, message: bytes, signature: bytes, salt: int | None = None
+) -> None:
+    """Verifies with `cryptography`; raises `InvalidSignature`."""
+    public = load_der_public_key(key.public_key)
+    function = algorithm.hash_function
+    if function is None:
+        cast(ed25519.Ed25519PublicKey, public).verify(signature, message)
+        return
+    hashed = Prehashed(HASHES[function])
+    if algorithm.is_ecdsa:
+        cast(ec.EllipticCurvePublicKey, public).verify(signature, message, ec.ECDSA(hashed))
+    elif algorithm.is_pkcs1:
+        cast(rsa.RSAPublicKey, public).verify(signature, message, padding.PKCS1v15(), hashed)
+    else:
+        length = function.size if salt is None else salt
+        pss = padding.PSS(padding.MGF1(HASHES[function]), length)
+        cast(rsa.RSAPublicKey, public).verify(signature, message, pss, hashed)
+
+
+@pytest.mark.parametrize(("algorithm", "key_type"), FITTING, ids=lambda value: str(value))
+def test_every_fitting_algorithm_gives_signatures_that_verify_in_the_order_of_the_messages(
+    subject: Subject, algorithm: SignatureAlgorithm, key_type: KeyType
+) -> None:
+    key = subject.keys[key_type]
+    messages = [message_for(algorithm, number) for number in range(3)]
+    subject.hsm.prepare(key)
+    signatures = subject.hsm.sign(key, algorithm, messages, pss_salt_length=None)
+    for message, signature in zip(messages, signatures, strict=True):
+        verify(key, algorithm, message, signature)
+    if key_type.is_rsa:
+        assert {len(signature) for signature in signatures} == {key_type.bits // 8}
+    assert len(signatures) == 3
+
+
+@pytest.mark.parametrize("function", HashFunction)
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.RSA_3072, KeyType.RSA_4096])
+def test_the_salt_of_pss_has_the_length_that_was_asked_for(
+    subject: Subject, key_type: KeyType, function: HashFunction
+) -> None:
+    key = subject.keys[key_type]
+    algorithm = SignatureAlgorithm(f"RSA_PSS_{function}")
+    lengths = [0, 20, function.size, largest_pss_salt(key_type, function)]
+    for length in lengths:
+        message = message_for(algorithm, length)
+        (signature,) = subject.hsm.sign(key, algorithm, [message], pss_salt_length=length)
+        verify(key, algorithm, message, signature, salt=length)
+    for length in (-1, largest_pss_salt(key_type, function) + 1):
+        with pytest.raises(ValueError, match="salt"):
+            subject.hsm.sign(key, algorithm, [message_for(algorithm)], pss_salt_length=length)
+    assert len(lengths) == 4
+
+
+@pytest.mark.promise("P3")
+@pytest.mark.parametrize(("algorithm", "key_type"), FITTING, ids=lambda value: str(value))
+def test_a_digest_of_another_length_is_refused_and_so_is_the_whole_call(
+    subject: Subject, algorithm: SignatureAlgorithm, key_type: KeyType
+) -> None:
+    key = subject.keys[key_type]
+    function = algorithm.hash_function
+    bad = (
+        [bytes(64 * 1024 + 1)]
+        if function is None
+        else [bytes(size) for size in (0, 1, 20, function.size - 1, function.size + 1, 128) if size != function.size]
+    )
+    for message in bad:
+        with pytest.raises(ValueError, match="bytes|length"):
+            subject.hsm.sign(key, algorithm, [message_for(algorithm), message], pss_salt_length=None)
+    assert len(bad) >= (1 if function is None else 6)
+
+
+def test_ed25519_signs_data_of_every_length_up_to_64_kib(subject: Subject) -> None:
+    key = subject.keys[KeyType.ED25519]
+    lengths = [0, 1, 32, 64, 1000, 64 * 1024]
+    messages = [os.urandom(length) for length in lengths]
+    signatures = subject.hsm.sign(key, SignatureAlgorithm.ED25519, messages, pss_salt_length=None)
+    for message, signature in zip(messages, signatures, strict=True):
+        verify(key, SignatureAlgorithm.ED25519, message, signature)
+    assert [len(signature) for signature in signatures] == [64] * 6
+
+
+@pytest.mark.promise("P3")
+def test_no_algorithm_is_used_with_a_key_that_does_not_fit(subject: Subject) -> None:
+    refused = 0
+    for algorithm in SignatureAlgorithm:
+        for key_type in KeyType:
+            if not algorithm.fits(key_type):
+                with pytest.raises(ValueError, match="makes no"):
+                    subject.hsm.sign(subject.keys[key_type], algorithm, [message_for(algorithm)], pss_salt_length=None)
+                refused += 1
+    for algorithm in (P256, SignatureAlgorithm.RSA_PKCS1_SHA256):
+        key = subject.keys[KeyType.EC_P256 if algorithm is P256 else KeyType.RSA_2048]
+        with pytest.raises(ValueError, match="salt"):
+            subject.hsm.sign(key, algorithm, [message_for(algorithm)], pss_salt_length=32)
+    assert refused == len(SignatureAlgorithm) * len(KeyType) - len(FITTING) == 33
+
+
+def test_no_messages_give_no_signatures(subject: Subject) -> None:
+    assert subject.hsm.sign(subject.keys[KeyType.EC_P256], P256, [], pss_salt_length=None) == []
+
+
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384, KeyType.ED25519])
+def test_a_key_pair_lives_from_generate_to_destroy(subject: Subject, key_type: KeyType) -> None:
+    hsm = subject.hsm
+    object_id = os.urandom(16)
+    assert hsm.public_key(object_id) is None
+    public_key = hsm.generate_key_pair(object_id, key_type)
+    assert hsm.public_key(object_id) == public_key
+    key = KeyReference(object_id=object_id, key_type=key_type, public_key=public_key)
+    algorithm = next(algorithm for algorithm, fitting in FITTING if fitting is key_type)
+    message = message_for(algorithm)
+    hsm.prepare(key)
+    verify(key, algorithm, message, hsm.sign(key, algorithm, [message], pss_salt_length=None)[0])
+    with pytest.raises(KeyMismatch):
+        hsm.generate_key_pair(object_id, key_type)
+    hsm.destroy_key_pair(object_id)
+    assert hsm.public_key(object_id) is None
+    with pytest.raises(KeyMismatch):
+        hsm.sign(key, algorithm, [message], pss_salt_length=None)
+    with pytest.raises(KeyMismatch):
+        hsm.prepare(key)
+    hsm.destroy_key_pair(object_id)
+    assert hsm.ready()
+
+
+def test_a_key_is_found_only_by_its_own_id_with_its_own_public_key(subject: Subject) -> None:
+    p256, rsa_key = subject.keys[KeyType.EC_P256], subject.keys[KeyType.RSA_2048]
+    wrong = [
+        replace(p256, object_id=os.urandom(16)),
+        replace(p256, object_id=p256.object_id[:-1]),
+        replace(p256, object_id=rsa_key.object_id),
+        replace(p256, public_key=rsa_key.public_key),
+        replace(p256, public_key=p256.public_key[:-1] + bytes([p256.public_key[-1] ^ 1])),
+    ]
+    for key in wrong:
+        with pytest.raises(KeyMismatch):
+            subject.hsm.prepare(key)
+        with pytest.raises(KeyMismatch):
+            subject.hsm.sign(key, P256, [message_for(P256)], pss_salt_length=None)
+    subject.hsm.prepare(p256)
+    assert len(wrong) == 5
+    assert subject.hsm.ready()
+
+
+def test_an_empty_id_is_refused(subject: Subject) -> None:
+    for call in (
+        lambda: subject.hsm.generate_key_pair(b"", KeyType.EC_P256),
+        lambda: subject.hsm.destroy_key_pair(b""),
+        lambda: subject.hsm.public_key(b""),
+    ):
+        with pytest.raises(ValueError, match="id"):
+            call()
+    for key in subject.keys.values():
+        assert subject.hsm.public_key(key.object_id) == key.public_key
+
+
+def test_authenticate_depends_on_message_and_key_alone(subject: Subject) -> None:
+    messages = [b"", b"a", b"b", os.urandom(32), os.urandom(10_000)]
+    codes = [subject.hsm.authenticate(message) for message in messages]
+    assert codes == [subject.hsm.authenticate(message) for message in messages]
+    assert len(set(codes)) == 5
+    assert {len(code) for code in codes} == {32}
+    assert subject.hsm.authenticate(b"a") != memory_subject().hsm.authenticate(b"a")
+
+
+def test_decrypt_opens_what_encrypt_made_and_each_encryption_differs(subject: Subject) -> None:
+    opened = 0
+    for size in (0, 1, 16, 20, 32, 64, 1000):
+        for associated_data in (b"", b"signers/a/authenticators/b", os.urandom(300)):
+            plaintext = Secret(os.urandom(size))
+            first = subject.hsm.encrypt(plaintext, associated_data=associated_data)
+            second = subject.hsm.encrypt(plaintext, associated_data=associated_data)
+            assert first != second
+            assert len(first) == 12 + size + 16
+            assert subject.hsm.decrypt(first, associated_data=associated_data) == plaintext
+            assert subject.hsm.decrypt(second, associated_data=associated_data) == plaintext
+            opened += 2
+    assert opened == 42
+
+
+@pytest.mark.promise("P5")
+def test_a_changed_ciphertext_fails_alone_and_leaves_the_token_ready(subject: Subject) -> None:
+    ciphertext = subject.hsm.encrypt(Secret(b"12345678901234567890"), associated_data=b"signers/a")
+    changed = [ciphertext[:at] + bytes([ciphertext[at] ^ 1]) + ciphertext[at + 1 :] for at in range(len(ciphertext))]
+    changed += [ciphertext[:-1], ciphertext + b"x", ciphertext[:28], ciphertext[:27], ciphertext[:12], b""]
+    for wrong in changed:
+        with pytest.raises(DecryptionFailed):
+            subject.hsm.decrypt(wrong, associated_data=b"signers/a")
+    for associated_data in (b"", b"signers/b", b"signers/a "):
+        with pytest.raises(DecryptionFailed):
+            subject.hsm.decrypt(ciphertext, associated_data=associated_data)
+    assert len(changed) == len(ciphertext) + 6 == 54
+    assert subject.hsm.ready()
+    assert subject.hsm.decrypt(ciphertext, associated_data=b"signers/a") == Secret(b"12345678901234567890")
+
+
+def test_all_methods_serve_several_threads_at_once(subject: Subject) -> None:
+    hsm = subject.hsm
+    ciphertext = hsm.encrypt(Secret(b"secret"), associated_data=b"a")
+    code = hsm.authenticate(b"m")
+
+    def work(number: int) -> int:
+        done = 0
+        for round_number in range(20):
+            for algorithm, key_type in ((P256, KeyType.EC_P256), (SignatureAlgorithm.ED25519, KeyType.ED25519)):
+                message = message_for(algorithm, 100 * number + round_number)
+                hsm.prepare(subject.keys[key_type])
+                signatures = hsm.sign(subject.keys[key_type], algorithm, [message, message], pss_salt_length=None)
+                for signature in signatures:
+                    verify(subject.keys[key_type], algorithm, message, signature)
+                    done += 1
+            assert hsm.decrypt(ciphertext, associated_data=b"a") == Secret(b"secret")
+            assert hsm.authenticate(b"m") == code
+            if round_number % 10 == 0:
+                object_id = os.urandom(16)
+                assert hsm.generate_key_pair(object_id, KeyType.EC_P256) == hsm.public_key(object_id)
+                hsm.destroy_key_pair(object_id)
+        return done
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(work, range(8))) == 8 * 20 * 4
+
+
+@pytest.mark.promise("P8")
+def test_after_close_every_method_refuses(subject: Subject) -> None:
+    hsm, key = subject.hsm, subject.keys[KeyType.EC_P256]
+    hsm.probe()
+    assert hsm.ready()
+    hsm.close()
+    hsm.close()
+    assert not hsm.ready()
+    calls = (
+        lambda: hsm.prepare(key),
+        lambda: hsm.sign(key, P256, [bytes(32)], pss_salt_length=None),
+        lambda: hsm.authenticate(b""),
+        lambda: hsm.encrypt(Secret(b""), associated_data=b""),
+        lambda: hsm.decrypt(bytes(28), associated_data=b""),
+        lambda: hsm.generate_key_pair(b"id", KeyType.EC_P256),
+        lambda: hsm.destroy_key_pair(b"id"),
+        lambda: hsm.public_key(b"id"),
+        hsm.probe,
+    )
+    for call in calls:
+        with pytest.raises(HsmUnavailable):
+            call()
+    assert len(calls) == 9

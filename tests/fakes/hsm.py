@@ -1,0 +1,202 @@
+"""A token in memory: the port `Hsm` with software keys, and faults that a test switches."""
+
+import hashlib
+import hmac
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
+from trien_server.core.errors import HsmUnavailable
+from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference
+from trien_server.core.secret import Secret
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+HASHES: dict[HashFunction, HashAlgorithm] = {
+    HashFunction.SHA256: SHA256(),
+    HashFunction.SHA384: SHA384(),
+    HashFunction.SHA512: SHA512(),
+}
+
+
+class MemoryHsm:
+    """The port `Hsm` in memory; as strict as the adapter of real tokens.
+
+    `calls` counts the calls of each method, `signatures` the signatures made. While `unavailable` is
+    set every call is refused and `ready` says so; `fail_next` refuses single calls. `before` is called
+    with the method's name at the start of each call, outside of any lock, and may raise or block.
+    """
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.signatures = 0
+        self.unavailable = False
+        self.before: Callable[[str], None] = lambda method: None
+        self._failing: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        self._keys: dict[bytes, PrivateKey] = {}
+        self._sealing_key = os.urandom(32)
+        self._password_key = AESGCM(AESGCM.generate_key(256))
+        self._probe_key = ec.generate_private_key(ec.SECP256R1())
+        self._closed = False
+
+    def fail_next(self, count: int = 1, *, method: str = "") -> None:
+        """Lets the next `count` calls, of one method or of any, raise `HsmUnavailable` before their effect."""
+        with self._lock:
+            self._failing[method] += count
+
+    def add_key(self, object_id: bytes, private_key: PrivateKey) -> bytes:
+        """Puts a ready-made private key on the token (RSA keys are slow to generate); returns its SPKI."""
+        with self._lock:
+            self._keys[object_id] = private_key
+            return _spki(private_key)
+
+    def ready(self) -> bool:
+        self.calls["ready"] += 1
+        return not (self.unavailable or self._closed)
+
+    def prepare(self, key: KeyReference) -> None:
+        self._enter("prepare")
+        self._find(key)
+
+    def sign(
+        self,
+        key: KeyReference,
+        algorithm: SignatureAlgorithm,
+        messages: Sequence[bytes],
+        *,
+        pss_salt_length: int | None,
+    ) -> list[bytes]:
+        self._enter("sign")
+        _check(key.key_type, algorithm, messages, pss_salt_length)
+        private_key = self._find(key)
+        signatures = [_sign(private_key, algorithm, message, pss_salt_length) for message in messages]
+        with self._lock:
+            self.signatures += len(signatures)
+        return signatures
+
+    def authenticate(self, message: bytes) -> bytes:
+        self._enter("authenticate")
+        return hmac.digest(self._sealing_key, message, hashlib.sha256)
+
+    def encrypt(self, plaintext: Secret, *, associated_data: bytes) -> bytes:
+        self._enter("encrypt")
+        nonce = os.urandom(12)
+        return nonce + self._password_key.encrypt(nonce, plaintext.reveal(), associated_data)
+
+    def decrypt(self, ciphertext: bytes, *, associated_data: bytes) -> Secret:
+        self._enter("decrypt")
+        if len(ciphertext) < 28:
+            raise DecryptionFailed
+        try:
+            return Secret(self._password_key.decrypt(ciphertext[:12], ciphertext[12:], associated_data))
+        except InvalidTag:
+            raise DecryptionFailed from None
+
+    def generate_key_pair(self, object_id: bytes, key_type: KeyType) -> bytes:
+        self._enter("generate_key_pair")
+        _check_id(object_id)
+        private_key = _generate(key_type)
+        with self._lock:
+            if object_id in self._keys:
+                raise KeyMismatch("the token holds a key with that id")
+            self._keys[object_id] = private_key
+        return _spki(private_key)
+
+    def destroy_key_pair(self, object_id: bytes) -> None:
+        self._enter("destroy_key_pair")
+        _check_id(object_id)
+        with self._lock:
+            self._keys.pop(object_id, None)
+
+    def public_key(self, object_id: bytes) -> bytes | None:
+        self._enter("public_key")
+        _check_id(object_id)
+        with self._lock:
+            private_key = self._keys.get(object_id)
+        return None if private_key is None else _spki(private_key)
+
+    def probe(self) -> None:
+        self._enter("probe")
+        self._probe_key.sign(os.urandom(32), ec.ECDSA(SHA256()))
+
+    def close(self) -> None:
+        self.calls["close"] += 1
+        self._closed = True
+
+    def _enter(self, method: str) -> None:
+        with self._lock:
+            self.calls[method] += 1
+        self.before(method)
+        with self._lock:
+            if self.unavailable or self._closed:
+                raise HsmUnavailable
+            for name in (method, ""):
+                if self._failing[name] > 0:
+                    self._failing[name] -= 1
+                    raise HsmUnavailable
+
+    def _find(self, key: KeyReference) -> PrivateKey:
+        with self._lock:
+            private_key = self._keys.get(key.object_id)
+        if private_key is None or _spki(private_key) != key.public_key:
+            raise KeyMismatch
+        return private_key
+
+
+def _spki(private_key: PrivateKey) -> bytes:
+    return private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _check_id(object_id: bytes) -> None:
+    if not object_id:
+        raise ValueError("the id is empty")
+
+
+def _generate(key_type: KeyType) -> PrivateKey:
+    if key_type.is_rsa:
+        return rsa.generate_private_key(65537, key_type.bits)
+    if key_type is KeyType.ED25519:
+        return ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key(ec.SECP256R1() if key_type is KeyType.EC_P256 else ec.SECP384R1())
+
+
+def _check(
+    key_type: KeyType, algorithm: SignatureAlgorithm, messages: Sequence[bytes], pss_salt_length: int | None
+) -> None:
+    if not algorithm.fits(key_type):
+        raise ValueError("the key makes no such signatures")
+    function = algorithm.hash_function
+    if pss_salt_length is not None and (
+        not algorithm.is_pss
+        or function is None
+        or not 0 <= pss_salt_length <= largest_pss_salt(key_type, function)
+    ):
+        raise ValueError("the salt length does not fit")
+    for message in messages:
+        if len(message) > 64 * 1024 if function is None else len(message) != function.size:
+            raise ValueError("the digest has the wrong length")
+
+
+def _sign(
+    private_key: PrivateKey, algorithm: SignatureAlgorithm, message: bytes, pss_salt_length: int | None
+) -> bytes:
+    if isinstance(private_key, ed25519.Ed25519PrivateKey):
+        return private_key.sign(message)
+    function = algorithm.hash_function
+    assert function is not None
+    prehashed = Prehashed(HASHES[function])
+    if isinstance(private_key, ec.EllipticCurvePrivateKey):
+        return private_key.sign(message, ec.ECDSA(prehashed))
+    if algorithm.is_pkcs1:
+        return private_key.sign(message, padding.PKCS1v15(), prehashed)
+    salt = function.size if pss_salt_length is None else pss_salt_length
+    return private_key.sign(message, padding.PSS(padding.MGF1(HASHES[function]), salt), prehashed)
