@@ -12,7 +12,7 @@ class PrincipalKind(StrEnum):
 class AuthenticatedBy(StrEnum):
     """How a principal showed who it is."""
 
-    BEARER_TOKEN = "BEARER_TOKEN"  # noqa: S105 - the name of a way
+    BEARER_TOKEN = "BEARER_TOKEN"
     CERTIFICATE = "CERTIFICATE"
 
 

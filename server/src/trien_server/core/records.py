@@ -55,7 +55,7 @@ class KeyPurpose(StrEnum):
 class ProtectionLevel(StrEnum):
     """Where the private half of a key lives: `TOKEN` is an object on the token that cannot leave it."""
 
-    TOKEN = "TOKEN"  # noqa: S105 - the name of a level
+    TOKEN = "TOKEN"
 
 
 class KeyState(StrEnum):

@@ -1,9 +1,9 @@
 """What an error of the module means for the session, the token and the caller.
 
-    HsmUnavailable
-    ├── PinRejected        an operator is needed; the PIN is never tried again
-    ├── NotProvisioned     the token lacks an installation key, or has it twice
-    └── TokenFailed        the module answers, but wrongly, or no longer about the token
+HsmUnavailable
+├── PinRejected        an operator is needed; the PIN is never tried again
+├── NotProvisioned     the token lacks an installation key, or has it twice
+└── TokenFailed        the module answers, but wrongly, or no longer about the token
 """
 
 from enum import Enum, auto

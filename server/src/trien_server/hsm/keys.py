@@ -21,7 +21,7 @@ from trien_server.core.ports import KeyMismatch
 from trien_server.hsm.module import find_objects
 
 SEALING_KEY: Final = "trien sealing key 1"
-ONE_TIME_PASSWORD_KEY: Final = "trien one-time password key 1"  # noqa: S105 - a label
+ONE_TIME_PASSWORD_KEY: Final = "trien one-time password key 1"
 PROBE_KEY: Final = "trien probe key"
 
 SECRET_KEYS: Final[Mapping[str, Mapping[Attribute, Any]]] = {

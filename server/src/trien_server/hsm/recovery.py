@@ -95,13 +95,23 @@ class Recovery:
 
         Says so once for each connection; later errors of the same one are its echo.
         """
+        if self._leave_ready(connection, State.RECOVERING):
+            self._report("hsm.unavailable", {"error": describe(error)})
+            self._wake.set()
+
+    def pin_refused(self, connection: Connection, error: BaseException) -> None:
+        """Stops all use of the token for good: the token says that its PIN expired or is locked."""
+        if self._leave_ready(connection, State.SEALED):
+            self._report("hsm.pin_rejected", {"error": describe(error)})
+            self._wake.set()
+
+    def _leave_ready(self, connection: Connection, state: State) -> bool:
         with self._lock:
             if connection is not self._connection or self._state is not State.READY:
-                return
-            self._state = State.RECOVERING
+                return False
+            self._state = state
         connection.refuse()
-        self._report("hsm.unavailable", {"error": describe(error)})
-        self._wake.set()
+        return True
 
     def close(self) -> None:
         """Refuses new calls, waits a bounded time for those under way, and ends the module.

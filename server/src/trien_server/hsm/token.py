@@ -241,9 +241,7 @@ class Pkcs11Hsm:
         """See `Hsm.close`. Waits a bounded time; with calls that hang, the process has to end."""
         self._recovery.close()
 
-    def _use(
-        self, work: Callable[[TokenSession], T], *, wanted: Slot | None = None, probing: bool = False
-    ) -> T:
+    def _use(self, work: Callable[[TokenSession], T], *, wanted: Slot | None = None, probing: bool = False) -> T:
         """Runs `work` with a session of the pool, after a session's failure once more with another."""
         connection = self._recovery.connection(probing=probing)
         return self._run(connection, connection.readers, work, attempts=2, timeout=WAIT_FOR_SESSION, wanted=wanted)
@@ -287,6 +285,9 @@ class Pkcs11Hsm:
                     slot.drop()
                     if failure is Failure.SESSION_COUNT and pool.retire(slot):
                         attempts += 1
+                    elif failure is Failure.PIN:
+                        self._recovery.pin_refused(connection, error)
+                        raise HsmUnavailable from error
                     elif failure is not Failure.SESSION or not attempts:
                         self._recovery.failed(connection, error)
                         raise HsmUnavailable from error

@@ -27,7 +27,7 @@ _BEARER = "bearer "
 class CallLog(Protocol):
     """Writes one line a call. Never a message: `str(message)` prints one-time passwords (P12)."""
 
-    def __call__(self, **fields: str | float | None) -> None: ...
+    def __call__(self, *, event: str, **fields: str | float | None) -> None: ...
 
 
 class Calls:

@@ -75,9 +75,7 @@ def require_durability(connection: sqlite3.Connection) -> None:
         (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
     if journal_mode != "wal":
-        raise StoreUnavailable(
-            f"The database's journal mode is {journal_mode!r}, not 'wal': put it on a local disk."
-        )
+        raise StoreUnavailable(f"The database's journal mode is {journal_mode!r}, not 'wal': put it on a local disk.")
     if synchronous != _FULL:
         raise StoreUnavailable(f"The database's synchronous setting is {synchronous}, not {_FULL} (FULL).")
 
@@ -124,7 +122,10 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
         with translated_errors():
             # fullfsync: on macOS fsync alone leaves the data in the drive's cache.
             for pragma in (
-                "synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "trusted_schema = OFF",
+                "synchronous = FULL",
+                "fullfsync = ON",
+                "checkpoint_fullfsync = ON",
+                "trusted_schema = OFF",
                 "cell_size_check = ON",
             ):
                 connection.execute(f"PRAGMA {pragma}").fetchall()

@@ -1,0 +1,232 @@
+"""`trien-server`: everything that is done on the server's own machine.
+
+Exit codes: 0 done; 1 it failed or was refused; 2 wrong usage or configuration.
+"""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from trien_server.config import LoadedConfig
+
+app = typer.Typer(
+    name="trien-server",
+    help="Remote signing server: keys stay in an HSM, every signature is authorized by a one-time password.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Show and check the configuration.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app, name="config")
+
+_PLACES = (Path("trien.toml"), Path("/etc/trien/trien.toml"))
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", envvar="TRIEN_CONFIG", help="The file; else ./trien.toml or /etc/trien/trien.toml."),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one value; may be repeated.")
+]
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+def _load(path: Path | None, overrides: list[str] | None) -> "LoadedConfig":
+    from trien_server import config as configuration
+
+    chosen = path or next((place for place in _PLACES if place.exists()), None)
+    try:
+        return configuration.load(chosen, environment=os.environ, overrides=overrides or [])
+    except configuration.BadConfiguration as fault:
+        typer.echo(f"The configuration cannot be used:\n{fault}", err=True)
+        if chosen is None:
+            typer.echo("No configuration file was found; `trien-server init --dir DIR` makes one.", err=True)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Option("--dir", help="Where the installation goes.")],
+    host: Annotated[
+        list[str] | None, typer.Option("--host", help="A host name or IP address of the server; may be repeated.")
+    ] = None,
+    module: Annotated[Path | None, typer.Option("--module", help="A PKCS#11 module; by default SoftHSM's.")] = None,
+    token_label: Annotated[str | None, typer.Option("--token-label", help="The existing token's label.")] = None,
+    pin_file: Annotated[Path | None, typer.Option("--pin-file", help="A file with the existing token's PIN.")] = None,
+) -> None:
+    """Make an installation: token keys, database, private CA for TLS, first operators, configuration.
+
+    Without --module it makes a SoftHSM token, which keeps keys in files: for development and tests only.
+
+    \b
+    Examples:
+      trien-server init --dir /var/lib/trien --host sign.district.example
+      trien-server init --dir /var/lib/trien --host 10.0.0.5 --module /usr/lib/hsm.so --token-label T --pin-file pin
+    """
+    from trien_server.initialize import CONFIG_NAME, TokenChoice, initialize
+
+    token = None
+    if module is not None or token_label is not None or pin_file is not None:
+        if module is None or token_label is None or pin_file is None:
+            typer.echo("An existing token needs all of --module, --token-label and --pin-file.", err=True)
+            raise typer.Exit(2)
+        token = TokenChoice(module=module.absolute(), label=token_label, pin_file=pin_file.absolute())
+    hosts = [*(host or []), "localhost", "127.0.0.1", "::1"]
+    with _explained():
+        initialize(
+            directory,
+            hosts=hosts,
+            token=token,
+            token_address="0.0.0.0:8443" if host else "127.0.0.1:8443",
+            certificate_address="0.0.0.0:8444" if host else "127.0.0.1:8444",
+            service_name="Trien",
+            log_format="json",
+        )
+    typer.echo(f"The installation is in {directory}.")
+    typer.echo(f"  configuration  {directory / CONFIG_NAME}")
+    typer.echo(f"  TLS CA         {directory / 'tls' / 'ca.pem'}   (give it to clients; keep ca.key offline)")
+    typer.echo(f"  operators      {directory / 'operators'}   (give each person one certificate and key, then remove)")
+    if token is None:
+        typer.echo("  token          SoftHSM: keys are kept in files, for development and tests only")
+    typer.echo(f"Start it: trien-server run --config {directory / CONFIG_NAME}")
+
+
+@app.command()
+def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is at work and end.
+
+    The schema of the database is never changed here: `trien-server migrate` does that.
+    """
+    loaded = _load(config, overrides)
+    with _explained():
+        from trien_server.host.log import Log
+        from trien_server.wiring import Instance, Server
+
+        log = Log(form=loaded.config.log.format)
+        instance = Instance(loaded.config, log=log)
+        try:
+            server = Server(instance)
+        except BaseException:
+            instance.close()
+            raise
+        stop = _stop_signal()
+        server.start()
+        log.info("serving", token_port=server.grpc.token_port, certificate_port=server.grpc.certificate_port)
+        while not stop.wait(0.2) and not instance.fatal.is_set():
+            pass
+        log.info("stopping")
+        server.stop()
+    if instance.fatal.is_set():
+        raise typer.Exit(1)
+
+
+@app.command()
+def sandbox(
+    directory: Annotated[Path, typer.Option("--dir", help="An empty folder, or one with a sandbox.")],
+    token_address: Annotated[
+        str, typer.Option("--token-address", help="Where clients with bearer tokens connect; port 0 takes a free one.")
+    ] = "127.0.0.1:0",
+    certificate_address: Annotated[
+        str, typer.Option("--certificate-address", help="Where callers with client certificates connect.")
+    ] = "127.0.0.1:0",
+) -> None:
+    """Serve a disposable instance with people, keys and credentials to try. Never for real documents.
+
+    Everything needed to connect, one-time password secrets included, is in DIR/connection.json.
+
+    \b
+    Example:
+      trien-server sandbox --dir build/sandbox
+    """
+    with _explained():
+        from trien_server.sandbox import WARNING, Sandbox
+
+        typer.echo(f"*** {WARNING}", err=True)
+        stop = _stop_signal()
+        running = Sandbox(
+            directory, token_address=token_address, certificate_address=certificate_address, log_format="text"
+        )
+        path = running.start()
+        typer.echo(f"The sandbox is ready. Connect with {path}", err=True)
+        while not stop.wait(0.2) and not running.instance.fatal.is_set():
+            pass
+        running.stop()
+        if running.instance.fatal.is_set():
+            raise typer.Exit(1)
+
+
+@app.command()
+def migrate(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Bring the database to this server's schema. Make a backup first."""
+    loaded = _load(config, overrides)
+    with _explained():
+        from trien_server.store.schema import migrate as migrate_store
+
+        before = migrate_store(loaded.config.store.url)
+        if before.current == before.head:
+            typer.echo(f"The schema was current: {before.head}.")
+        else:
+            typer.echo(f"The schema went from {before.current or 'none'} to {before.head}.")
+
+
+@config_app.command("show")
+def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Print every value in force and where it comes from."""
+    loaded = _load(config, overrides)
+    for section, values in loaded.config.model_dump(mode="json").items():
+        typer.echo(f"[{section}]")
+        for key, value in values.items():
+            source = loaded.sources.get(f"{section}.{key}", "default")
+            typer.echo(f"{key} = {value!r}  # {source}")
+
+
+@config_app.command("check")
+def config_check(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Check the configuration and the files that it names, without starting anything. Exit code 1 for findings."""
+    loaded = _load(config, overrides)
+    from trien_server.cli.checks import findings
+
+    found = findings(loaded.config)
+    for finding in found:
+        typer.echo(finding, err=True)
+    if found:
+        raise typer.Exit(1)
+    typer.echo("The configuration can be used.")
+
+
+def _stop_signal() -> threading.Event:
+    """Returns an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+
+    def handle(_: int, __: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+class _explained:  # noqa: N801 - used as a statement
+    """Turns what can go wrong at a start into one clear line and exit code 1."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: object) -> None:
+        if fault is None or isinstance(fault, typer.Exit):
+            return
+        from trien_server.cli.checks import explain
+
+        message = explain(fault)
+        if message is not None:
+            typer.echo(message, err=True)
+            raise typer.Exit(1) from None

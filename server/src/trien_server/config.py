@@ -1,0 +1,216 @@
+"""The configuration: the types below are its documentation.
+
+A value comes from the first of these that has it:
+
+    1. `--set SECTION.KEY=VALUE` on the command line
+    2. the environment: `TRIEN_SECTION__KEY`, such as `TRIEN_TOKEN__PIN_FILE`
+    3. the configuration file (TOML)
+    4. the default
+
+Unknown keys are refused, with the nearest known one. Secrets are never values: a key that ends in
+`_file` says where one is. Relative paths in the file start from the file's folder.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+_PREFIX = "TRIEN_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServiceSection(_Section):
+    """[service]"""
+
+    name: str = Field(default="Trien", description="The issuer that people see in their authenticator app.")
+
+
+class ServerSection(_Section):
+    """[server]"""
+
+    token_address: str = Field(default="127.0.0.1:8443", description="Where clients with bearer tokens connect.")
+    certificate_address: str = Field(
+        default="127.0.0.1:8444", description="Where callers with client certificates connect."
+    )
+    tls_certificate_file: Path = Field(description="The server's certificate chain, PEM.")
+    tls_key_file: Path = Field(description="Its private key, PEM, readable by the owner alone.")
+    client_ca_file: Path = Field(description="The CA of client certificates, PEM.")
+    threads: Annotated[int, Field(ge=4, le=256)] = Field(
+        default=32, description="How many calls are worked on at once."
+    )
+    concurrent_calls: Annotated[int, Field(ge=8)] = Field(
+        default=256, description="How many calls may be open; more are refused at once (RESOURCE_EXHAUSTED)."
+    )
+    signing_requests: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="How many requests to sign are admitted at once; more are refused as BUSY."
+    )
+    message_size: Annotated[int, Field(ge=64 * 1024)] = Field(
+        default=8 * 1024 * 1024, description="The largest message, in bytes."
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        default=1.0, description="How long a stopping server says NOT_SERVING before it takes no more calls."
+    )
+    grace_seconds: Annotated[float, Field(ge=1, le=600)] = Field(
+        default=30.0, description="How long calls that are at work may take to finish when the server stops."
+    )
+    reflection: bool = Field(default=False, description="Whether gRPC reflection answers.")
+
+
+class TokenSection(_Section):
+    """[token]"""
+
+    module: Path = Field(description="The PKCS#11 module's path.")
+    label: str | None = Field(default=None, description="The token's label.")
+    serial: str | None = Field(default=None, description="The token's serial number, instead of its label.")
+    pin_file: Path = Field(description="A file with the user PIN, readable by the owner alone.")
+    sessions: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None, description="How many sessions sign at once; by default one a processor."
+    )
+    softhsm_configuration_file: Path | None = Field(
+        default=None, description="For SoftHSM alone: its softhsm2.conf, handed on as SOFTHSM2_CONF."
+    )
+
+
+class StoreSection(_Section):
+    """[store]"""
+
+    url: str = Field(description="The database, such as sqlite:////var/lib/trien/trien.db.")
+
+
+class LogSection(_Section):
+    """[log]"""
+
+    format: Literal["json", "text"] = Field(default="json", description="Lines for machines or for people.")
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    service: ServiceSection = ServiceSection()
+    server: ServerSection
+    token: TokenSection
+    store: StoreSection
+    log: LogSection = LogSection()
+
+
+class BadConfiguration(Exception):  # noqa: N818
+    """The configuration cannot be used; each line of the message is one fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedConfig:
+    """A configuration, and for each key where its value came from."""
+
+    config: Config
+    sources: Mapping[str, str]
+
+
+def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Reads file, environment and overrides. Raises `BadConfiguration` with every fault that was found."""
+    values: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
+    faults: list[str] = []
+    if path is not None:
+        _merge_file(path, values, sources, faults)
+    for name in sorted(environment):
+        section, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
+        if name.startswith(_PREFIX) and separator:
+            _set(section, key, environment[name], f"environment {name}", values, sources, faults)
+    for override in overrides:
+        name, separator, value = override.partition("=")
+        section, dot, key = name.partition(".")
+        if not (separator and dot):
+            faults.append(f"--set {override}: expected SECTION.KEY=VALUE")
+            continue
+        _set(section, key, value, "--set", values, sources, faults)
+    if faults:
+        raise BadConfiguration("\n".join(faults))
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise BadConfiguration("\n".join(_fault_of(fault, sources) for fault in error.errors())) from None
+    _check_token(config.token)
+    return LoadedConfig(config=config, sources=sources)
+
+
+def known_keys() -> dict[str, str]:
+    """Returns each `section.key` with its description."""
+    return {
+        f"{section}.{key}": field.description or ""
+        for section, model in _sections().items()
+        for key, field in model.model_fields.items()
+    }
+
+
+def _check_token(token: TokenSection) -> None:
+    if (token.label is None) == (token.serial is None):
+        raise BadConfiguration("token: set either label or serial")
+
+
+def _merge_file(path: Path, values: dict[str, dict[str, Any]], sources: dict[str, str], faults: list[str]) -> None:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadConfiguration(f"{path}: there is no such file; `trien-server init --dir DIR` makes one") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfiguration(f"{path}: {error}") from None
+    for section, table in content.items():
+        if not isinstance(table, dict):
+            faults.append(f"{path}: {section}: expected a section [{section}]{_suggest(section, list(_sections()))}")
+            continue
+        for key, value in table.items():
+            resolved = value
+            if isinstance(value, str) and (key.endswith("_file") or key == "module"):
+                resolved = str((path.parent / value).absolute())
+            elif key == "url" and isinstance(value, str) and value.startswith("sqlite:///"):
+                resolved = f"sqlite:///{(path.parent / value.removeprefix('sqlite:///')).absolute()}"
+            _set(section, key, resolved, str(path), values, sources, faults)
+
+
+def _set(
+    section: str,
+    key: str,
+    value: Any,
+    source: str,
+    values: dict[str, dict[str, Any]],
+    sources: dict[str, str],
+    faults: list[str],
+) -> None:
+    sections = _sections()
+    if section not in sections:
+        faults.append(f"{source}: unknown section {section!r}{_suggest(section, list(sections))}")
+    elif key not in sections[section].model_fields:
+        names = list(sections[section].model_fields)
+        faults.append(f"{source}: unknown key {section}.{key}{_suggest(key, names)}")
+    else:
+        values.setdefault(section, {})[key] = value
+        sources[f"{section}.{key}"] = source
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    return {
+        "service": ServiceSection,
+        "server": ServerSection,
+        "token": TokenSection,
+        "store": StoreSection,
+        "log": LogSection,
+    }
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [one for one in known if name in one][:1]
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _fault_of(fault: Any, sources: Mapping[str, str]) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    source = sources.get(key)
+    return f"{key}: {fault['msg']}" + (f" (from {source})" if source else "")

@@ -1,0 +1,32 @@
+"""Files that hold secrets, or that others wait for."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from trien_server.core.secret import Secret
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file of mode 0600 at once: after a crash it is there whole, or as it was before."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_secret(path: Path) -> Secret:
+    """Returns a file's content without the line end behind it.
+
+    Raises `OSError`, or `PermissionError` when others than the owner may read it.
+    """
+    if path.stat().st_mode & 0o077:
+        raise PermissionError(f"{path} may be read by others than its owner: run `chmod 600 {path}`")
+    return Secret(path.read_bytes().rstrip(b"\r\n"))

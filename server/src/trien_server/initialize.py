@@ -1,0 +1,176 @@
+"""Makes an installation: `trien-server init` and the sandbox."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from trien_server import config as configuration
+from trien_server.config import LoadedConfig
+from trien_server.core.errors import AlreadyExists
+from trien_server.core.secret import Secret
+from trien_server.host.files import read_secret, write_private
+from trien_server.host.log import Log
+from trien_server.host.private_ca import Identity, PrivateCa
+from trien_server.hsm import create_softhsm_token, find_softhsm_module, provision
+from trien_server.store.schema import migrate
+from trien_server.wiring import Instance
+
+CONFIG_NAME = "trien.toml"
+OPERATORS = ("first", "second")
+_TOKEN_LABEL = "trien"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenChoice:
+    """An existing token: its PKCS#11 module, its label, and a file with its PIN."""
+
+    module: Path
+    label: str
+    pin_file: Path
+
+
+def initialize(
+    directory: Path,
+    *,
+    hosts: Sequence[str],
+    token: TokenChoice | None,
+    token_address: str,
+    certificate_address: str,
+    service_name: str,
+    log_format: str,
+) -> LoadedConfig:
+    """Makes an installation in `directory` and returns its configuration.
+
+    Makes what is missing of: a SoftHSM token (unless `token` names another), its PIN, the installation's keys
+    on the token, a private CA with the server's and two operators' certificates, the configuration file, the
+    database. What a crash left half done is completed by running it again.
+
+    Raises `AlreadyExists` when the installation is there, `HsmUnavailable`, `NotProvisioned`, `OSError`.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    chosen = token or _softhsm_token(directory)
+    ca = _private_ca(directory / "tls", f"{service_name} private CA")
+    _identity(directory / "tls" / "server", lambda: ca.issue_server(hosts))
+    operators = {
+        name: _identity(directory / "operators" / name, partial(ca.issue_client, f"operator {name}"))
+        for name in OPERATORS
+    }
+    path = directory / CONFIG_NAME
+    if not path.exists():
+        write_private(
+            path,
+            _config_text(
+                chosen,
+                token is None,
+                token_address=token_address,
+                certificate_address=certificate_address,
+                service_name=service_name,
+                log_format=log_format,
+            ).encode(),
+        )
+    loaded = configuration.load(path, environment={})
+    migrate(loaded.config.store.url)
+    _provision(loaded)
+    instance = Instance(loaded.config, log=Log(form=loaded.config.log.format))
+    try:
+        fingerprints = {name: _fingerprint(identity) for name, identity in operators.items()}
+        instance.use.create_installation(fingerprints)
+    finally:
+        instance.close()
+    return loaded
+
+
+def _softhsm_token(directory: Path) -> TokenChoice:
+    folder, pin_file = directory / "token", directory / "token-pin"
+    module = find_softhsm_module()
+    if not pin_file.exists():
+        pin, so_pin = (Secret(secrets.token_urlsafe(24).encode()) for _ in range(2))
+        if any(folder.glob("tokens/*")):
+            raise AlreadyExists(f"{folder} holds a token whose PIN is not in {pin_file}: move it away.")
+        # The PINs are written first: a token whose PIN nobody knows could only be thrown away.
+        write_private(directory / "token-so-pin", so_pin.reveal() + b"\n")
+        write_private(pin_file, pin.reveal() + b"\n")
+    if not any(folder.glob("tokens/*")):
+        create_softhsm_token(
+            folder,
+            label=_TOKEN_LABEL,
+            pin=read_secret(pin_file),
+            so_pin=read_secret(directory / "token-so-pin"),
+            module_path=module,
+        )
+    return TokenChoice(module=Path(module), label=_TOKEN_LABEL, pin_file=pin_file)
+
+
+def _private_ca(folder: Path, name: str) -> PrivateCa:
+    return PrivateCa(_identity(folder / "ca", lambda: PrivateCa.create(name).identity))
+
+
+def _identity(path: Path, make: Callable[[], Identity]) -> Identity:
+    """Returns the identity in `path`.pem and `path`.key, made when it is not there whole."""
+    certificate, key = path.with_suffix(".pem"), path.with_suffix(".key")
+    if not (certificate.exists() and key.exists()):
+        made = make()
+        write_private(key, made.private_key)
+        write_private(certificate, made.certificate)
+    return Identity(certificate=certificate.read_bytes(), private_key=key.read_bytes())
+
+
+def _provision(loaded: LoadedConfig) -> None:
+    token = loaded.config.token
+    if token.softhsm_configuration_file is not None:
+        os.environ["SOFTHSM2_CONF"] = str(token.softhsm_configuration_file)
+    provision(
+        module_path=str(token.module),
+        pin=read_secret(token.pin_file),
+        token_label=token.label,
+        token_serial=token.serial,
+    )
+
+
+def _fingerprint(identity: Identity) -> bytes:
+    return hashlib.sha256(identity.certificate_der).digest()
+
+
+def _config_text(
+    token: TokenChoice,
+    softhsm: bool,
+    *,
+    token_address: str,
+    certificate_address: str,
+    service_name: str,
+    log_format: str,
+) -> str:
+    pin_file = token.pin_file.name if softhsm else token.pin_file.absolute()
+    lines = [
+        "# Trien's configuration. `trien-server config show` prints what is in force and where it comes from.",
+        "# Relative paths start from this file's folder.",
+        "",
+        "[service]",
+        f"name = {_quoted(service_name)}",
+        "",
+        "[server]",
+        f"token_address = {_quoted(token_address)}",
+        f"certificate_address = {_quoted(certificate_address)}",
+        'tls_certificate_file = "tls/server.pem"',
+        'tls_key_file = "tls/server.key"',
+        'client_ca_file = "tls/ca.pem"',
+        "",
+        "[token]",
+        f"module = {_quoted(str(token.module))}",
+        f"label = {_quoted(token.label)}",
+        f"pin_file = {_quoted(str(pin_file))}",
+    ]
+    if softhsm:
+        lines.append('softhsm_configuration_file = "token/softhsm2.conf"')
+    lines += ["", "[store]", 'url = "sqlite:///trien.db"', "", "[log]", f"format = {_quoted(log_format)}", ""]
+    return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

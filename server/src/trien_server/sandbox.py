@@ -1,0 +1,243 @@
+"""A disposable instance that anyone can try: `trien-server sandbox`.
+
+The one place where one-time password secrets lie in clear: in `connection.json`, so that a test or a
+curious person can make codes. Never for real documents.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from trien_server import config as configuration
+from trien_server.core.algorithms import KeyType
+from trien_server.core.errors import HsmUnavailable
+from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
+from trien_server.core.records import AuthenticatorKind, KeyState, SignerKind
+from trien_server.host.files import write_private
+from trien_server.host.log import Log
+from trien_server.host.private_ca import PrivateCa
+from trien_server.initialize import CONFIG_NAME, initialize
+from trien_server.services.credentials import Entitlement, NewCredential
+from trien_server.services.deadline import Deadline
+from trien_server.wiring import Instance, Server
+
+WARNING = (
+    "This is a sandbox: its token is made of files, its CA is private, and the one-time password secrets lie in clear "
+    "in connection.json. Never sign real documents with it."
+)
+CONNECTION_NAME = "connection.json"
+_MARKER = "THIS-IS-A-SANDBOX.txt"
+_POPULATION = "population.json"
+_OPERATOR = Principal(kind=PrincipalKind.OPERATOR, name="operators/first", authenticated_by=AuthenticatedBy.CERTIFICATE)
+_ORGANIZATION = "organizations/ubnd-xa-phu-lam"
+_CHAIR, _CLERK, _AGENCY = "signers/hoang-trinh-don", "signers/nguyen-thi-hoa", "signers/ubnd-xa-phu-lam"
+_CLIENT = "clients/e-office"
+
+
+class NotASandbox(Exception):  # noqa: N818
+    """The folder holds something else; nothing was touched."""
+
+
+class Sandbox:
+    """A running sandbox in a folder; one that is there already is used again."""
+
+    def __init__(self, directory: Path, *, token_address: str, certificate_address: str, log_format: str) -> None:
+        """Makes or opens it, and binds the ports. Raises `NotASandbox`, `HsmUnavailable`, `OSError`."""
+        self._directory = directory.absolute()
+        self._connection = self._directory / CONNECTION_NAME
+        self._connection.unlink(missing_ok=True)
+        self._prepare_folder()
+        population = self._directory / _POPULATION
+        if not population.exists():
+            self._make(log_format)
+        settings = [f"server.token_address={token_address}", f"server.certificate_address={certificate_address}"]
+        loaded = configuration.load(
+            self._directory / CONFIG_NAME,
+            environment={},
+            overrides=[*settings, f"log.format={log_format}", "server.reflection=true", "server.drain_seconds=0"],
+        )
+        self.instance = Instance(loaded.config, log=Log(form=log_format))
+        try:
+            self.server = Server(self.instance)
+        except BaseException:
+            self.instance.close()
+            raise
+        self._host = token_address.rpartition(":")[0]
+        self.population: dict[str, Any] = json.loads(population.read_text())
+
+    def start(self) -> Path:
+        """Begins to serve, then writes `connection.json` (mode 0600) and returns its path."""
+        self.server.start()
+        connection = {
+            "sandbox": True,
+            "warning": WARNING,
+            "address": f"{self._host}:{self.server.grpc.token_port}",
+            "mutual_tls_address": f"{self._host}:{self.server.grpc.certificate_port}",
+            "ca_file": str(self._directory / "tls" / "ca.pem"),
+            "trust_anchors_file": str(self._directory / "signing-ca" / "ca.pem"),
+            "administrator": {
+                "name": _OPERATOR.name,
+                "certificate_file": str(self._directory / "operators" / "first.pem"),
+                "key_file": str(self._directory / "operators" / "first.key"),
+            },
+            **self.population,
+        }
+        write_private(self._connection, (json.dumps(connection, ensure_ascii=False, indent=2) + "\n").encode())
+        return self._connection
+
+    def stop(self) -> None:
+        """Stops serving; `connection.json` goes first, so that nobody connects to a server that ends."""
+        self._connection.unlink(missing_ok=True)
+        self.server.stop()
+
+    def _prepare_folder(self) -> None:
+        marker = self._directory / _MARKER
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not marker.exists() and any(self._directory.iterdir()):
+            raise NotASandbox(f"{self._directory} is not empty and no sandbox: choose another folder.")
+        if marker.exists() and not (self._directory / _POPULATION).exists():
+            # What an interrupted start left half made.
+            for path in self._directory.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        marker.write_text(WARNING + "\n")
+
+    def _make(self, log_format: str) -> None:
+        loaded = initialize(
+            self._directory,
+            hosts=["localhost", "127.0.0.1", "::1"],
+            token=None,
+            token_address="127.0.0.1:0",
+            certificate_address="127.0.0.1:0",
+            service_name="Trien sandbox",
+            log_format=log_format,
+        )
+        instance = Instance(loaded.config, log=Log(form=log_format))
+        try:
+            population = _Population(instance, self._directory).make()
+        finally:
+            instance.close()
+        write_private(self._directory / _POPULATION, json.dumps(population, ensure_ascii=False, indent=2).encode())
+
+
+class _Population:
+    """Enters people, keys and credentials by the same use cases that operators call."""
+
+    def __init__(self, instance: Instance, directory: Path) -> None:
+        self._instance = instance
+        self._use = instance.use
+        self._directory = directory
+        self._ca = PrivateCa.create("Trien sandbox CA (not a public CA)")
+
+    def make(self) -> dict[str, Any]:
+        write_private(self._directory / "signing-ca" / "ca.pem", self._ca.identity.certificate)
+        write_private(self._directory / "signing-ca" / "ca.key", self._ca.identity.private_key)
+        use = self._use
+        use.create_organization(
+            _OPERATOR,
+            name=_ORGANIZATION,
+            display_name="Ủy ban nhân dân xã Phú Lâm",
+            parent=None,
+            start_time=None,
+            end_time=None,
+            deadline=self._deadline(),
+        )
+        client, token = use.create_client(
+            _OPERATOR,
+            name=_CLIENT,
+            display_name="Sandbox e-office",
+            certificate_fingerprint=None,
+            deadline=self._deadline(),
+        )
+        if token is None:
+            raise AssertionError("a client without a certificate has a token")
+        signers = [
+            self._person(_CHAIR, "Hoàng Trịnh Đôn", "Chủ tịch Ủy ban nhân dân xã", digits=6),
+            self._person(_CLERK, "Nguyễn Thị Hoa", "Văn thư", digits=8),
+        ]
+        self._signer(_AGENCY, "Ủy ban nhân dân xã Phú Lâm", SignerKind.AGENCY, "")
+        use.key_generation.start()
+        try:
+            credentials = [
+                self._credential("hoang-trinh-don-rsa", _CHAIR, KeyType.RSA_3072, "Hoàng Trịnh Đôn (RSA-3072)", _CHAIR),
+                self._credential("hoang-trinh-don-p256", _CHAIR, KeyType.EC_P256, "Hoàng Trịnh Đôn (P-256)", _CHAIR),
+                self._credential("ubnd-seal", _AGENCY, KeyType.RSA_3072, "Con dấu UBND xã Phú Lâm", _CLERK),
+            ]
+        finally:
+            use.key_generation.stop()
+        return {
+            "client": {"name": client.name, "token": token.reveal().decode()},
+            "organization": _ORGANIZATION,
+            "signers": signers,
+            "credentials": credentials,
+        }
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._instance.clock, 30.0)
+
+    def _signer(self, name: str, display_name: str, kind: SignerKind, position: str) -> None:
+        self._use.create_signer(
+            _OPERATOR,
+            name=name,
+            display_name=display_name,
+            kind=kind,
+            organization=_ORGANIZATION,
+            position=position,
+            deadline=self._deadline(),
+        )
+
+    def _person(self, name: str, display_name: str, position: str, *, digits: int) -> dict[str, Any]:
+        self._signer(name, display_name, SignerKind.PERSON, position)
+        _, uri = self._use.create_authenticator(
+            _OPERATOR,
+            name=f"{name}/authenticators/phone",
+            signer=name,
+            kind=AuthenticatorKind.TOTP,
+            digits=digits,
+            hash_function="SHA1",
+            deadline=self._deadline(),
+        )
+        described = {"name": name, "display_name": display_name, "position": position}
+        return {**described, "otpauth_uri": uri.reveal().decode()}
+
+    def _credential(
+        self, identifier: str, signer: str, key_type: KeyType, display_name: str, activator: str
+    ) -> dict[str, Any]:
+        key = f"keys/{identifier}"
+        self._use.create_key(_OPERATOR, name=key, key_type=key_type, deadline=self._deadline())
+        self._wait_for(key)
+        request = self._use.generate_signing_request(_OPERATOR, key=key, signer=signer, deadline=self._deadline())
+        root = self._ca.identity.certificate_der
+        view = self._use.create_credential(
+            _OPERATOR,
+            NewCredential(
+                name=f"credentials/{identifier}",
+                key=key,
+                signer=signer,
+                display_name=display_name,
+                certificate_chain=(self._ca.issue_signer(request), root),
+                activators=(Entitlement(signer=activator),),
+                clients=(_CLIENT,),
+                max_items=0,
+                client_collected_otp=True,
+            ),
+            self._deadline(),
+        )
+        return {
+            "name": view.credential.name,
+            "display_name": display_name,
+            "signer": signer,
+            "key_type": key_type.value,
+            "activators": [activator],
+        }
+
+    def _wait_for(self, key: str) -> None:
+        pause = Event()
+        deadline = Deadline(self._instance.clock, 60.0)
+        while (state := self._use.get_key(_OPERATOR, key).state) is KeyState.PENDING_GENERATION:
+            if deadline.remaining() == 0:
+                break
+            pause.wait(0.02)
+        if state is not KeyState.ENABLED:
+            raise HsmUnavailable(f"The sandbox's {key} was not generated.")

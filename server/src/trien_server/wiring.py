@@ -1,0 +1,316 @@
+"""Builds everything, once, by keyword."""
+
+import os
+import threading
+from pathlib import Path
+
+from trien.v1 import (
+    access_service_pb2_grpc,
+    authorization_service_pb2_grpc,
+    credential_service_pb2_grpc,
+    key_service_pb2_grpc,
+    organization_service_pb2_grpc,
+    signer_service_pb2_grpc,
+    signing_service_pb2_grpc,
+)
+
+from trien_server.config import Config
+from trien_server.core.errors import Refusal
+from trien_server.core.ports import Clock, Hsm, Randomness, Report, Store
+from trien_server.host.clock import SystemClock
+from trien_server.host.files import read_secret
+from trien_server.host.log import Log
+from trien_server.host.randomness import SystemRandomness
+from trien_server.hsm import Pkcs11Hsm
+from trien_server.rpc.administration import (
+    AccessServicer,
+    CredentialServicer,
+    KeyServicer,
+    OrganizationServicer,
+    SignerServicer,
+)
+from trien_server.rpc.authorizations import AuthorizationServicer
+from trien_server.rpc.calls import CallLog, Calls
+from trien_server.rpc.server import GrpcServer, Limits, TlsIdentity
+from trien_server.rpc.signing import SigningServicer
+from trien_server.services.approve_authorizations import ApproveAuthorizations
+from trien_server.services.authenticate import Authenticate
+from trien_server.services.authenticators import CreateAuthenticator
+from trien_server.services.changes import Changes
+from trien_server.services.clients import CreateClient, DisableClient, GetClient
+from trien_server.services.create_authorization import CreateAuthorization
+from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
+from trien_server.services.deny_authorization import DenyAuthorization
+from trien_server.services.generate_signing_request import GenerateSigningRequest
+from trien_server.services.installation import CheckStart, CreateInstallation
+from trien_server.services.keys import CreateKey, GetKey, KeyGeneration, ListKeys
+from trien_server.services.one_time_passwords import OneTimePasswords
+from trien_server.services.organizations import CreateOrganization, GetOrganization
+from trien_server.services.read_authorizations import (
+    FetchActivationData,
+    GetAuthorization,
+    ListAuthorizations,
+    WaitAuthorization,
+)
+from trien_server.services.seals import Seals
+from trien_server.services.sign_digests import SignDigests
+from trien_server.services.signatures import Signatures
+from trien_server.services.signers import CreateSigner, GetSigner, UnlockSigner
+from trien_server.services.signing_grants import SigningGrants
+from trien_server.services.signing_queue import SigningQueue
+from trien_server.services.transactions import Transactions
+from trien_server.store.urls import open_store
+
+_CHECK_SECONDS = 1.0
+
+
+class UseCases:
+    """All use cases over the same ports."""
+
+    def __init__(
+        self,
+        *,
+        hsm: Hsm,
+        store: Store,
+        clock: Clock,
+        randomness: Randomness,
+        report: Report,
+        issuer: str,
+        places: int,
+        admitted: int,
+        waiters: int,
+    ) -> None:
+        seals = Seals(hsm=hsm, report=report)
+        transactions = Transactions(store=store, seals=seals, clock=clock, randomness=randomness, report=report)
+        changes = Changes(transactions=transactions, seals=seals)
+        passwords = OneTimePasswords(hsm=hsm, seals=seals)
+        queue = SigningQueue(places=places, admitted=admitted)
+        grants = SigningGrants(seals=seals, one_time_passwords=passwords, randomness=randomness)
+        signatures = Signatures(
+            hsm=hsm, queue=queue, transactions=transactions, clock=clock, randomness=randomness, report=report
+        )
+        self.seals = seals
+        self.transactions = transactions
+        self.changes = changes
+        self.authenticate = Authenticate(transactions=transactions)
+        self.check_start = CheckStart(hsm=hsm, store=store, transactions=transactions, clock=clock, report=report)
+        self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
+        self.sign_digests = SignDigests(
+            hsm=hsm,
+            transactions=transactions,
+            grants=grants,
+            signatures=signatures,
+            queue=queue,
+            clock=clock,
+            report=report,
+        )
+        self.create_authorization = CreateAuthorization(transactions=transactions, clock=clock, randomness=randomness)
+        self.get_authorization = GetAuthorization(transactions=transactions)
+        self.list_authorizations = ListAuthorizations(transactions=transactions)
+        self.wait_authorization = WaitAuthorization(transactions=transactions, clock=clock, waiters=waiters)
+        self.approve_authorizations = ApproveAuthorizations(
+            transactions=transactions, one_time_passwords=passwords, clock=clock, randomness=randomness
+        )
+        self.deny_authorization = DenyAuthorization(transactions=transactions)
+        self.fetch_activation_data = FetchActivationData(transactions=transactions, seals=seals, clock=clock)
+        self.key_generation = KeyGeneration(
+            hsm=hsm, transactions=transactions, changes=changes, clock=clock, report=report
+        )
+        self.create_key = CreateKey(changes=changes, generation=self.key_generation, clock=clock, randomness=randomness)
+        self.get_key = GetKey(transactions=transactions)
+        self.list_keys = ListKeys(transactions=transactions)
+        self.create_credential = CreateCredential(changes=changes, transactions=transactions, clock=clock)
+        self.get_credential = GetCredential(transactions=transactions)
+        self.list_credentials = ListCredentials(transactions=transactions)
+        self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
+        self.create_organization = CreateOrganization(changes=changes, clock=clock)
+        self.get_organization = GetOrganization(transactions=transactions)
+        self.create_signer = CreateSigner(changes=changes, clock=clock)
+        self.get_signer = GetSigner(transactions=transactions)
+        self.unlock_signer = UnlockSigner(transactions=transactions)
+        self.create_authenticator = CreateAuthenticator(
+            changes=changes, hsm=hsm, clock=clock, randomness=randomness, issuer=issuer
+        )
+        self.create_client = CreateClient(changes=changes, clock=clock, randomness=randomness)
+        self.get_client = GetClient(transactions=transactions)
+        self.disable_client = DisableClient(changes=changes)
+
+
+def build_grpc_server(
+    use: UseCases,
+    *,
+    clock: Clock,
+    randomness: Randomness,
+    log: CallLog,
+    tls: TlsIdentity,
+    limits: Limits,
+    token_address: str,
+    certificate_address: str,
+    reflect: bool,
+) -> GrpcServer:
+    """Puts the use cases behind gRPC. Raises `OSError` when a port is taken."""
+    calls = Calls(authenticate=use.authenticate, clock=clock, randomness=randomness, log=log)
+    signing = SigningServicer(calls=calls, sign_digests=use.sign_digests)
+    authorizations = AuthorizationServicer(
+        calls=calls,
+        create=use.create_authorization,
+        get=use.get_authorization,
+        list_=use.list_authorizations,
+        wait=use.wait_authorization,
+        approve=use.approve_authorizations,
+        deny=use.deny_authorization,
+        fetch_activation_data=use.fetch_activation_data,
+    )
+    credentials = CredentialServicer(
+        calls=calls,
+        create=use.create_credential,
+        get=use.get_credential,
+        list_=use.list_credentials,
+        generate_signing_request=use.generate_signing_request,
+    )
+    keys = KeyServicer(calls=calls, create=use.create_key, get=use.get_key, list_=use.list_keys)
+    signers = SignerServicer(
+        calls=calls,
+        create=use.create_signer,
+        get=use.get_signer,
+        unlock=use.unlock_signer,
+        create_authenticator=use.create_authenticator,
+    )
+    organizations = OrganizationServicer(calls=calls, create=use.create_organization, get=use.get_organization)
+    access = AccessServicer(calls=calls, create=use.create_client, get=use.get_client, disable=use.disable_client)
+    return GrpcServer(
+        register=[
+            lambda server: signing_service_pb2_grpc.add_SigningServiceServicer_to_server(signing, server),
+            lambda server: authorization_service_pb2_grpc.add_AuthorizationServiceServicer_to_server(
+                authorizations, server
+            ),
+            lambda server: credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(credentials, server),
+            lambda server: key_service_pb2_grpc.add_KeyServiceServicer_to_server(keys, server),
+            lambda server: signer_service_pb2_grpc.add_SignerServiceServicer_to_server(signers, server),
+            lambda server: organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(
+                organizations, server
+            ),
+            lambda server: access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server),
+        ],
+        tls=tls,
+        limits=limits,
+        token_address=token_address,
+        certificate_address=certificate_address,
+        reflect=reflect,
+    )
+
+
+class Instance:
+    """Token, database and use cases of one configuration, without a server."""
+
+    def __init__(self, config: Config, *, log: Log) -> None:
+        """Opens both.
+
+        Raises `PinRejected`, `NotProvisioned`, `HsmUnavailable`, `SchemaMismatch`, `StoreUnavailable`.
+        """
+        self.config = config
+        self.log = log
+        self.clock = SystemClock()
+        self.randomness = SystemRandomness()
+        self.fatal = threading.Event()
+        if config.token.softhsm_configuration_file is not None:
+            os.environ["SOFTHSM2_CONF"] = str(config.token.softhsm_configuration_file)
+        self.store = open_store(config.store.url, on_fatal=self._end)
+        try:
+            self.hsm = Pkcs11Hsm(
+                module_path=str(config.token.module),
+                pin=read_secret(config.token.pin_file),
+                token_label=config.token.label,
+                token_serial=config.token.serial,
+                sessions=config.token.sessions,
+                report=log.report,
+            )
+        except BaseException:
+            self.store.close()
+            raise
+        self.use = UseCases(
+            hsm=self.hsm,
+            store=self.store,
+            clock=self.clock,
+            randomness=self.randomness,
+            report=log.report,
+            issuer=config.service.name,
+            places=config.token.sessions or os.cpu_count() or 1,
+            admitted=config.server.signing_requests,
+            waiters=max(1, config.server.threads // 4),
+        )
+
+    def _end(self, reason: str) -> None:
+        self.log.report("fatal", {"reason": reason})
+        self.fatal.set()
+
+    def close(self) -> None:
+        """Closes the token and the database."""
+        self.hsm.close()
+        self.store.close()
+
+
+class Server:
+    """An instance that serves gRPC and tells by its health whether it can."""
+
+    def __init__(self, instance: Instance) -> None:
+        """Checks that the instance may start, and binds the ports.
+
+        Raises `NotThisInstallation`, `ClockNotTrusted`, `HsmUnavailable`, `OSError`.
+        """
+        self._instance = instance
+        instance.use.check_start()
+        settings = instance.config.server
+        self.grpc = build_grpc_server(
+            instance.use,
+            clock=instance.clock,
+            randomness=instance.randomness,
+            log=instance.log.call,
+            tls=TlsIdentity(
+                certificate_chain=settings.tls_certificate_file.read_bytes(),
+                private_key=_private_key(settings.tls_key_file),
+                client_ca=settings.client_ca_file.read_bytes(),
+            ),
+            limits=Limits(
+                threads=settings.threads,
+                concurrent_calls=settings.concurrent_calls,
+                message_size=settings.message_size,
+            ),
+            token_address=settings.token_address,
+            certificate_address=settings.certificate_address,
+            reflect=settings.reflection,
+        )
+        self._stopped = threading.Event()
+        self._watch = threading.Thread(target=self._keep_health, name="health", daemon=True)
+
+    def start(self) -> None:
+        """Begins to serve."""
+        self._instance.use.key_generation.start()
+        self.grpc.start()
+        self.grpc.set_serving(True)
+        self._watch.start()
+
+    def stop(self) -> None:
+        """Not serving, drain, finish what is at work, close."""
+        self._stopped.set()
+        settings = self._instance.config.server
+        self._instance.use.wait_authorization.stop()
+        self.grpc.stop(drain=settings.drain_seconds, grace=settings.grace_seconds)
+        self._watch.join()
+        self._instance.use.key_generation.stop()
+        self._instance.close()
+
+    def _keep_health(self) -> None:
+        while not self._stopped.wait(_CHECK_SECONDS):
+            self.grpc.set_serving(self._can_serve())
+
+    def _can_serve(self) -> bool:
+        try:
+            self._instance.use.check_start.check_clock()
+        except Refusal:
+            return False
+        return self._instance.hsm.ready() and not self._instance.fatal.is_set()
+
+
+def _private_key(path: Path) -> bytes:
+    return read_secret(path).reveal() + b"\n"
