@@ -144,6 +144,10 @@ class Client:
         """
         return self._signing.trusted_chain(credential, deadline=self._deadline(timeout)).certificate
 
+    def trusted_chain(self, credential: str, *, timeout: float | None = None) -> tuple[bytes, ...]:
+        """Returns the credential's chain in DER, whose first certificate is trusted as `trusted_certificate` says."""
+        return self._signing.trusted_chain(credential, deadline=self._deadline(timeout)).chain
+
     # Signing
 
     def sign_digests(

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from trien_client._errors import (
     REFUSALS,

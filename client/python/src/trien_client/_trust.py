@@ -21,7 +21,7 @@ from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pyhanko_certvalidator import CertificateValidator, ValidationContext
-from pyhanko_certvalidator.errors import PathError
+from pyhanko_certvalidator.errors import PathError, ValidationError
 
 from trien_client._errors import TrustNotConfigured, VerificationError
 
@@ -127,7 +127,7 @@ class CertificateTrust:
                 validation_context=context,
             )
             run_to_completion(validator.async_validate_path())
-        except (PathError, ValueError) as error:
+        except (PathError, ValidationError, ValueError) as error:
             raise VerificationError(
                 f"The certificate of {credential} does not lead to a trust anchor, or is not valid now: {error}"
             ) from error

@@ -1,0 +1,147 @@
+"""Signs PDFs with pyHanko while the key stays in Trien's hardware security module.
+
+    signer = TrienSigner(client, "credentials/hoang-trinh-don-rsa", one_time_password=ask)
+    with open("decision.pdf", "rb") as document:
+        writer = IncrementalPdfFileWriter(document)
+        metadata = PdfSignatureMetadata(field_name="Signature1", subfilter=SigSeedSubFilter.PADES)
+        PdfSigner(metadata, signer).sign_pdf(writer, output=...)
+
+Any code that takes a pyHanko `Signer` takes a `TrienSigner`. The document is hashed here. What is sent are the CMS
+signed attributes and the document's digest, so that the server can check that one belongs to the other.
+"""
+
+import asyncio
+
+from asn1crypto import algos, cms, core  # type: ignore[import-untyped]
+from asn1crypto import x509 as asn1_x509
+from cryptography import x509
+from pyhanko.sign.general import SigningError
+from pyhanko.sign.signers import Signer
+from pyhanko_certvalidator.registry import SimpleCertificateStore
+
+from trien_client._algorithms import HashFunction, SignatureAlgorithm
+from trien_client._authority import OneTimePasswordCallback
+from trien_client._client import Client
+from trien_client._items import Data, Item, SignedAttributes, digest_bytes
+from trien_client._resources import SigningResult
+from trien_client._verification import key_type_of, require_fit
+
+__all__ = ["TrienSigner"]
+
+
+class TrienSigner(Signer):
+    """A pyHanko signer whose key is a credential of Trien.
+
+    Making one reads the credential and checks its certificate, so it calls the server: in asynchronous code use
+    `await asyncio.to_thread(TrienSigner, …)`. The algorithm is the one that suits the key when none is given.
+    `one_time_password` is asked once per signature, and not for pyHanko's dry runs.
+
+    Raises `TrustNotConfigured`, `VerificationError`, or `AlgorithmMismatch` when the key cannot make such signatures.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        credential: str,
+        *,
+        algorithm: SignatureAlgorithm | None = None,
+        one_time_password: str | OneTimePasswordCallback | None = None,
+        signer: str | None = None,
+        embed_roots: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        chain = client.trusted_chain(credential, timeout=timeout)
+        certificate = x509.load_der_x509_certificate(chain[0])
+        self.key_type = key_type_of(certificate)
+        self.algorithm = algorithm or self.key_type.default_algorithm
+        require_fit(certificate, self.algorithm)
+        self.credential = credential
+        self.result: SigningResult | None = None
+        """What the server answered to the last signature: its authorization and audit entry."""
+        self._client = client
+        self._one_time_password = one_time_password
+        self._signer = signer
+        self._timeout = timeout
+        registry = SimpleCertificateStore()  # type: ignore[no-untyped-call]
+        registry.register_multiple(asn1_x509.Certificate.load(der) for der in chain[1:])
+        super().__init__(
+            signing_cert=asn1_x509.Certificate.load(chain[0]),
+            cert_registry=registry,
+            signature_mechanism=_mechanism(self.algorithm),
+            embed_roots=embed_roots,
+        )
+
+    async def async_sign_raw(self, data: bytes, digest_algorithm: str, dry_run: bool = False) -> bytes:
+        """Signs `data`, which pyHanko hands over as CMS signed attributes."""
+        if dry_run:
+            return bytes(self.key_type.largest_signature)
+        item = self._item(data, digest_algorithm)
+        return await asyncio.to_thread(self._sign, item)
+
+    def _sign(self, item: Item) -> bytes:
+        self.result = self._client.sign_digests(
+            self.credential,
+            self.algorithm,
+            [item],
+            one_time_password=self._one_time_password,
+            signer=self._signer,
+            timeout=self._timeout,
+        )
+        return self.result.signatures[0]
+
+    def _item(self, data: bytes, digest_algorithm: str) -> Item:
+        hash_function = self.algorithm.hash_function
+        if hash_function is None:
+            return Data(data)
+        if digest_algorithm.lower() != hash_function.hashlib_name:
+            raise SigningError(
+                f"{self.algorithm} hashes with {hash_function}, not with {digest_algorithm}:"
+                f" set md_algorithm={hash_function.hashlib_name!r}, or take another algorithm."
+            )
+        document_digest = document_digest_of(data, hash_function)
+        if document_digest is None:
+            return digest_bytes(data, hash_function)
+        return SignedAttributes(document_digest=document_digest, der=data)
+
+
+def document_digest_of(data: bytes, hash_function: HashFunction) -> bytes | None:
+    """Returns the document's digest when `data` is CMS signed attributes (RFC 5652, sections 5.3 and 11.2).
+
+    None when `data` is something else: then it is a content that is signed without attributes.
+    """
+    try:
+        attributes = cms.CMSAttributes.load(data, strict=True)
+        found = [attribute["values"] for attribute in attributes if attribute["type"].native == "message_digest"]
+        if len(found) != 1 or len(found[0]) != 1 or not isinstance(found[0][0], core.OctetString):
+            return None
+        digest = bytes(found[0][0].native)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return digest if len(digest) == hash_function.size else None
+
+
+def _mechanism(algorithm: SignatureAlgorithm) -> algos.SignedDigestAlgorithm:
+    hash_function = algorithm.hash_function
+    if hash_function is None:
+        return algos.SignedDigestAlgorithm({"algorithm": "ed25519"})
+    name = hash_function.hashlib_name
+    if algorithm.is_ecdsa:
+        return algos.SignedDigestAlgorithm({"algorithm": f"{name}_ecdsa"})
+    if algorithm.is_pkcs1:
+        return algos.SignedDigestAlgorithm({"algorithm": f"{name}_rsa"})
+    # The salt is as long as the digest, as the server makes it. pyHanko's own default is the longest that fits.
+    return algos.SignedDigestAlgorithm(
+        {
+            "algorithm": "rsassa_pss",
+            "parameters": algos.RSASSAPSSParams(
+                {
+                    "hash_algorithm": algos.DigestAlgorithm({"algorithm": name}),
+                    "mask_gen_algorithm": algos.MaskGenAlgorithm(
+                        {"algorithm": "mgf1", "parameters": algos.DigestAlgorithm({"algorithm": name})}
+                    ),
+                    "salt_length": hash_function.size,
+                    "trailer_field": 1,
+                }
+            ),
+        }
+    )

@@ -1,0 +1,78 @@
+"""When and how long to wait, with a clock that only moves when told to."""
+
+from datetime import timedelta
+
+import pytest
+
+from trien_client import Busy, OneTimePasswordRejected, RetryPolicy, ServerNotTrusted, TrienError, Unavailable
+from trien_client._retry import call_with_retries
+
+POLICY = RetryPolicy(attempts=5, first_wait=timedelta(seconds=1), longest_wait=timedelta(seconds=4))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waits: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+class Fails:
+    def __init__(self, *errors: TrienError) -> None:
+        self.errors = list(errors)
+        self.timeouts: list[float] = []
+
+    def __call__(self, timeout: float) -> str:
+        self.timeouts.append(timeout)
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def run(attempt: Fails, clock: Clock, seconds: float = 60.0) -> str:
+    return call_with_retries(attempt, policy=POLICY, deadline=clock.now + seconds, monotonic=clock, sleep=clock.sleep)
+
+
+def test_waits_grow_up_to_the_longest_and_the_deadline_is_shared() -> None:
+    clock, attempt = Clock(), Fails(*[Unavailable("gone") for _ in range(4)])
+    assert run(attempt, clock) == "done"
+    assert len(clock.waits) == 4
+    for wait, ceiling in zip(clock.waits, [1, 2, 4, 4], strict=True):
+        assert ceiling / 2 <= wait <= ceiling
+    assert attempt.timeouts == sorted(attempt.timeouts, reverse=True)
+    assert attempt.timeouts[-1] == pytest.approx(60 - sum(clock.waits))
+
+
+def test_the_server_s_wait_is_the_least() -> None:
+    clock, attempt = Clock(), Fails(Busy("busy", retry_after=timedelta(seconds=7)))
+    assert run(attempt, clock) == "done"
+    assert 7 <= clock.waits[0] <= 8
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    clock, attempt = Clock(), Fails(Busy("busy", retry_after=timedelta(seconds=7)))
+    with pytest.raises(Busy):
+        run(attempt, clock, seconds=7)
+    assert clock.waits == []
+
+
+def test_the_last_error_is_raised_when_attempts_are_used_up() -> None:
+    clock, attempt = Clock(), Fails(*[Unavailable(str(number)) for number in range(9)])
+    with pytest.raises(Unavailable, match="4"):
+        run(attempt, clock)
+    assert len(attempt.timeouts) == 5
+
+
+@pytest.mark.parametrize("error", [OneTimePasswordRejected("no"), ServerNotTrusted("no"), TrienError("no")])
+def test_what_will_not_pass_is_not_tried_again(error: TrienError) -> None:
+    clock, attempt = Clock(), Fails(error)
+    with pytest.raises(type(error)):
+        run(attempt, clock)
+    assert len(attempt.timeouts) == 1
+    assert clock.waits == []

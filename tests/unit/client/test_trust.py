@@ -1,0 +1,95 @@
+"""Which certificate may verify a credential's signatures."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.fakes.signing_service import CertificateAuthority
+
+from trien_client import TrustNotConfigured, VerificationError
+from trien_client._trust import CertificateTrust, run_to_completion
+
+NAME = "credentials/c"
+
+
+@pytest.fixture(scope="module")
+def authority() -> CertificateAuthority:
+    return CertificateAuthority("Trust")
+
+
+def chain_of(authority: CertificateAuthority, **options: object) -> list[bytes]:
+    key = options.pop("key", None) or ec.generate_private_key(ec.SECP256R1())
+    return [c.public_bytes(Encoding.DER) for c in authority.chain("signer", key, **options)]  # type: ignore[arg-type]
+
+
+def trust(authority: CertificateAuthority) -> CertificateTrust:
+    return CertificateTrust(anchors=authority.root_pem, pins={})
+
+
+def test_a_chain_up_to_an_anchor_is_trusted_also_inside_an_event_loop(authority: CertificateAuthority) -> None:
+    chain = chain_of(authority)
+
+    async def inside() -> bytes:
+        return trust(authority).check(NAME, chain).public_bytes(Encoding.DER)
+
+    assert trust(authority).check(NAME, chain).public_bytes(Encoding.DER) == chain[0]
+    assert asyncio.run(inside()) == chain[0]
+
+
+def test_an_ed25519_certificate_is_trusted(authority: CertificateAuthority) -> None:
+    trust(authority).check(NAME, chain_of(authority, key=ed25519.Ed25519PrivateKey.generate()))
+
+
+@pytest.mark.promise("P6")
+def test_what_does_not_lead_to_an_anchor_is_refused(authority: CertificateAuthority) -> None:
+    other = CertificateAuthority("Other")
+    good, foreign = chain_of(authority), chain_of(other)
+    wrong = {
+        "foreign": foreign,
+        "foreign under our issuing CA": [foreign[0], good[1]],
+        "intermediate left out": [good[0]],
+        "expired": chain_of(authority, days=-1),
+        "not for signatures": chain_of(authority, content_commitment=False),
+        "the CA itself": [good[1]],
+        "none": [],
+        "no certificate": [b"no certificate"],
+        "broken intermediate": [good[0], b"no certificate"],
+    }
+    for what, chain in wrong.items():
+        with pytest.raises(VerificationError):
+            pytest.fail(f"accepted: {what}: {trust(authority).check(NAME, chain)}")
+    assert len(wrong) == 9
+
+
+def test_a_pin_is_a_certificate_a_file_or_a_fingerprint(authority: CertificateAuthority, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = authority.chain("signer", key)[0]
+    der, pem = certificate.public_bytes(Encoding.DER), certificate.public_bytes(Encoding.PEM)
+    (tmp_path / "pin.pem").write_bytes(pem)
+    fingerprint = certificate.fingerprint(SHA256())
+    pins = [certificate, der, pem, tmp_path / "pin.pem", fingerprint, fingerprint.hex(), fingerprint.hex(":").upper()]
+    for pin in pins:
+        CertificateTrust(anchors=None, pins={NAME: pin}).check(NAME, [der])  # type: ignore[dict-item]
+    assert len(pins) == 7
+    with pytest.raises(ValueError, match="fingerprint"):
+        CertificateTrust(anchors=None, pins={NAME: "abcd"})
+
+
+def test_a_pin_counts_for_its_own_credential_only(authority: CertificateAuthority) -> None:
+    der = chain_of(authority)[0]
+    with pytest.raises(TrustNotConfigured, match="credentials/other"):
+        CertificateTrust(anchors=None, pins={NAME: der}).check("credentials/other", [der])
+
+
+def test_a_failure_inside_the_helper_thread_reaches_the_caller() -> None:
+    async def fails() -> None:
+        raise KeyError("inside")
+
+    async def outer() -> None:
+        run_to_completion(fails())
+
+    with pytest.raises(KeyError, match="inside"):
+        asyncio.run(outer())
