@@ -96,7 +96,8 @@ def main(act: str, url: str, name: str = "", threads: str = "0", times: str = "0
     for thread in running:
         thread.join()
     say(f"done {len(done)} {sum(done)}")
-    if FATAL.is_set():
+    # Callers are answered before the process is told: give the writer's thread its time.
+    if act == "insert" and sum(done) < len(done) and FATAL.wait(10):
         after_fatal(store)
         os._exit(3)
     store.close()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 from trien_server.core.errors import StoreUnavailable
 from trien_server.core.ports import Transaction
-from trien_server.store.sqlite.connections import error_code
+from trien_server.store.sqlite.connections import is_disk_failure, primary_code
 from trien_server.store.sqlite.lock import WriterLock
 from trien_server.store.sqlite.snapshot import SqliteTransaction
 
@@ -25,19 +25,6 @@ T = TypeVar("T")
 _CHECKPOINT_COMMITS = 200
 _LARGE_LOG_FRAMES = 16_384
 """64 MiB of write-ahead log: then new readers and writers wait once, until the log starts anew."""
-
-_PRIMARY = 0xFF
-_TRANSIENT_IO_ERRORS = {
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-    sqlite3.SQLITE_IOERR_SHMOPEN,
-    sqlite3.SQLITE_IOERR_SHMMAP,
-    sqlite3.SQLITE_IOERR_SHMLOCK,
-    sqlite3.SQLITE_IOERR_LOCK,
-    sqlite3.SQLITE_IOERR_RDLOCK,
-    sqlite3.SQLITE_IOERR_NOMEM,
-    sqlite3.SQLITE_IOERR_BLOCKED,
-}
-"""Errors about shared memory and locks, a full disk among their causes; no write or flush failed."""
 
 
 class _State(Enum):
@@ -194,7 +181,7 @@ class Committer:
         except StoreUnavailable as error:
             return self._refuse_queued(error.message)
         except sqlite3.Error as error:
-            if error_code(error) & _PRIMARY == sqlite3.SQLITE_BUSY:
+            if primary_code(error) == sqlite3.SQLITE_BUSY:
                 return []  # Still queued: each is withdrawn when its own time is over.
             self._judge(error)
             self._disconnect()
@@ -278,10 +265,8 @@ class Committer:
         After a failed fsync the kernel may have dropped the pages and say yes the next time: only a new
         process that reads the disk again knows what is there.
         """
-        code = error_code(error)
-        if code & _PRIMARY != sqlite3.SQLITE_IOERR or code in _TRANSIENT_IO_ERRORS:
-            return
-        self._end(f"The database's disk failed: {getattr(error, 'sqlite_errorname', error)}.")
+        if is_disk_failure(error):
+            self._end(f"The database's disk failed: {getattr(error, 'sqlite_errorname', error)}.")
 
     def _end(self, reason: str) -> None:
         with self._mutex:

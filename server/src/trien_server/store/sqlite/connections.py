@@ -16,6 +16,13 @@ _FULL = 2
 _OLDEST = (3, 37, 0)
 """STRICT tables."""
 
+_TRANSIENT_IO_ERRORS = {
+    sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP,
+    sqlite3.SQLITE_IOERR_SHMLOCK, sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_BLOCKED,
+}
+"""Errors about shared memory and locks, a full disk among their causes; no write or flush failed."""
+
 
 def create_database(path: Path) -> None:
     """Makes an empty database, readable by its owner alone. Does nothing when the file exists.
@@ -88,6 +95,16 @@ def open_any(path: Path) -> sqlite3.Connection:
 def error_code(error: sqlite3.Error) -> int:
     """Returns SQLite's extended result code, 0 when the error is not SQLite's."""
     return getattr(error, "sqlite_errorcode", None) or 0
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Returns SQLite's result code without its extension."""
+    return error_code(error) & 0xFF
+
+
+def is_disk_failure(error: sqlite3.Error) -> bool:
+    """Tells whether reading, writing or flushing failed, so that nothing in memory can be believed."""
+    return primary_code(error) == sqlite3.SQLITE_IOERR and error_code(error) not in _TRANSIENT_IO_ERRORS
 
 
 def is_outage(error: sqlite3.Error) -> bool:
