@@ -1,0 +1,346 @@
+"""An instance of fakes with the sandbox's people, for tests of the use cases."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import pyotp
+from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.fakes.clock import ManualClock
+from tests.fakes.hsm import MemoryHsm
+from tests.fakes.store import MemoryStore
+from tests.support.attributes import signed_attributes
+
+from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm
+from trien_server.core.items import DataItem, DigestItem, Item, SignedAttributesItem
+from trien_server.core.ports import Hsm, Store
+from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
+from trien_server.core.records import AuthenticatorKind, Authorization, ItemKind, Key, KeyState, SignerKind
+from trien_server.core.secret import Secret
+from trien_server.host.private_ca import PrivateCa
+from trien_server.host.randomness import SystemRandomness
+from trien_server.services.approve_authorizations import ApprovalResult, ApproveAuthorizationsCommand
+from trien_server.services.create_authorization import CreateAuthorizationCommand
+from trien_server.services.credentials import Entitlement, NewCredential
+from trien_server.services.deadline import Deadline
+from trien_server.services.signing_commands import (
+    SignDigestsCommand,
+    SignDigestsResult,
+    WithActivationData,
+    WithOneTimePassword,
+)
+from trien_server.wiring import UseCases
+
+CHAIR, CLERK, AGENCY = "signers/chair", "signers/clerk", "signers/agency"
+P256, P384, RSA, SEAL, ED = (
+    "credentials/chair-p256",
+    "credentials/chair-p384",
+    "credentials/chair-rsa",
+    "credentials/seal",
+    "credentials/chair-ed25519",
+)
+OPERATOR = Principal(kind=PrincipalKind.OPERATOR, name="operators/first", authenticated_by=AuthenticatedBy.CERTIFICATE)
+OFFICE = Principal(kind=PrincipalKind.CLIENT, name="clients/office", authenticated_by=AuthenticatedBy.BEARER_TOKEN)
+PORTAL = Principal(kind=PrincipalKind.CLIENT, name="clients/portal", authenticated_by=AuthenticatedBy.BEARER_TOKEN)
+FOREIGN = Principal(kind=PrincipalKind.CLIENT, name="clients/foreign", authenticated_by=AuthenticatedBy.BEARER_TOKEN)
+
+_CREDENTIALS = {
+    P256: (KeyType.EC_P256, CHAIR, CHAIR),
+    P384: (KeyType.EC_P384, CHAIR, CHAIR),
+    RSA: (KeyType.RSA_2048, CHAIR, CHAIR),
+    SEAL: (KeyType.EC_P256, AGENCY, CLERK),
+    ED: (KeyType.ED25519, CHAIR, CHAIR),
+}
+
+
+@cache
+def _ca() -> PrivateCa:
+    return PrivateCa.create("Test CA")
+
+
+@cache
+def _rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def digests(count: int, *, of: str = "document") -> list[bytes]:
+    """Returns SHA-256 digests of numbered documents."""
+    return [hashlib.sha256(f"{of} {number}".encode()).digest() for number in range(count)]
+
+
+def new_request_id() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True)
+class Event:
+    """What was reported to the operator."""
+
+    name: str
+    fields: Mapping[str, str]
+
+
+@dataclass
+class World:
+    """Fakes, use cases and people. Deadlines are generous unless a test sets `seconds`."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    hsm: Any = field(default_factory=MemoryHsm)
+    store: Any = None
+    seconds: float = 60.0
+    events: list[Event] = field(default_factory=list)
+    otp: dict[str, pyotp.OTP] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.store is None:
+            self.store = MemoryStore(clock=self.clock.now)
+        self.use = self.new_process()
+
+    def new_process(self, *, hsm: Hsm | None = None, store: Store | None = None) -> UseCases:
+        """Returns use cases with empty caches over the same token and store: another process, or a restart."""
+        return UseCases(
+            hsm=hsm or self.hsm,
+            store=store or self.store,
+            clock=self.clock,
+            randomness=SystemRandomness(),
+            report=lambda name, fields: self.events.append(Event(name, dict(fields))),
+            issuer="Test",
+            places=2,
+            admitted=64,
+            waiters=4,
+        )
+
+    def deadline(self) -> Deadline:
+        return Deadline(self.clock, self.seconds)
+
+    def populate(self) -> "World":
+        """Enters two persons with TOTP, an agency, clients, keys and credentials."""
+        use = self.use
+        use.create_installation({"first": hashlib.sha256(b"operator certificate").digest()})
+        use.create_organization(
+            OPERATOR,
+            name="organizations/commune",
+            display_name="Ủy ban nhân dân xã Phú Lâm",
+            parent=None,
+            start_time=None,
+            end_time=None,
+            deadline=self.deadline(),
+        )
+        for principal in (OFFICE, PORTAL, FOREIGN):
+            self.add_client(principal.name)
+        for name, display_name, kind in (
+            (CHAIR, "Hoàng Trịnh Đôn", SignerKind.PERSON),
+            (CLERK, "Nguyễn Thị Hoa", SignerKind.PERSON),
+            (AGENCY, "Ủy ban nhân dân xã Phú Lâm", SignerKind.AGENCY),
+        ):
+            use.create_signer(
+                OPERATOR,
+                name=name,
+                display_name=display_name,
+                kind=kind,
+                organization="organizations/commune",
+                position="",
+                deadline=self.deadline(),
+            )
+        self.add_authenticator(CHAIR)
+        self.add_authenticator(CLERK)
+        for name, (key_type, signer, activator) in _CREDENTIALS.items():
+            self.add_credential(name, key_type, signer, activator)
+        if isinstance(self.hsm, MemoryHsm):
+            self.hsm.calls.clear()
+            self.hsm.signatures = 0
+        return self
+
+    def add_client(self, name: str) -> None:
+        _, token = self.use.create_client(
+            OPERATOR, name=name, display_name=name, certificate_fingerprint=None, deadline=self.deadline()
+        )
+        assert token is not None
+        self.tokens[name] = token.reveal().decode()
+
+    def add_authenticator(
+        self, signer: str, *, name: str = "phone", kind: AuthenticatorKind = AuthenticatorKind.TOTP
+    ) -> None:
+        _, uri = self.use.create_authenticator(
+            OPERATOR,
+            name=f"{signer}/authenticators/{name}",
+            signer=signer,
+            kind=kind,
+            digits=6,
+            hash_function="SHA1",
+            deadline=self.deadline(),
+        )
+        self.otp[f"{signer}/{name}"] = pyotp.parse_uri(uri.reveal().decode())
+
+    def add_credential(self, name: str, key_type: KeyType, signer: str, activator: str, **policy: Any) -> None:
+        key = f"keys/{name.partition('/')[2]}"
+        self._add_key(key, key_type)
+        request = self.use.generate_signing_request(OPERATOR, key=key, signer=signer, deadline=self.deadline())
+        given: dict[str, Any] = {
+            "clients": (OFFICE.name, PORTAL.name),
+            "max_items": 0,
+            "client_collected_otp": True,
+            "activators": (Entitlement(signer=activator),),
+        }
+        new = NewCredential(
+            name=name,
+            key=key,
+            signer=signer,
+            display_name=name,
+            certificate_chain=(_issue(_ca(), request, self.clock),),
+            **(given | policy),
+        )
+        self.use.create_credential(OPERATOR, new, self.deadline())
+
+    def _add_key(self, name: str, key_type: KeyType) -> None:
+        self.use.create_key(OPERATOR, name=name, key_type=key_type, deadline=self.deadline())
+        if key_type is KeyType.RSA_2048 and isinstance(self.hsm, MemoryHsm):
+            # RSA is slow to generate: one key is made once for all tests.
+            generate = self.hsm.generate_key_pair
+            self.hsm.generate_key_pair = lambda object_id, _: self.hsm.add_key(object_id, _rsa_key())
+            try:
+                self.use.key_generation.generate(name)
+            finally:
+                self.hsm.generate_key_pair = generate
+        else:
+            self.use.key_generation.generate(name)
+        key = self.use.get_key(OPERATOR, name)
+        assert key.state is KeyState.ENABLED
+
+    def code(self, signer: str = CHAIR, *, authenticator: str = "phone", step: int = 0) -> str:
+        """Returns the code that a person's phone shows now, or `step` steps of 30 s away."""
+        otp = self.otp[f"{signer}/{authenticator}"]
+        assert isinstance(otp, pyotp.TOTP)
+        return otp.at(self.clock.now() + timedelta(seconds=30 * step))
+
+    def wrong_code(self, signer: str = CHAIR) -> str:
+        """Returns a code that no step near now has."""
+        near = {self.code(signer, step=step) for step in range(-3, 4)}
+        return next(f"{value:06}" for value in range(1000) if f"{value:06}" not in near)
+
+    def next_step(self) -> None:
+        """Lets 30 s pass, so that the phone shows a code that was not used."""
+        self.clock.advance(timedelta(seconds=30))
+
+    def sign(
+        self,
+        items: list[bytes] | list[Item],
+        *,
+        credential: str = P256,
+        algorithm: SignatureAlgorithm = SignatureAlgorithm.ECDSA_P256_SHA256,
+        password: str | None = None,
+        signer: str | None = None,
+        activated: tuple[str, Secret] | None = None,
+        principal: Principal = OFFICE,
+        request_id: str | None = None,
+        pss_salt_length: int | None = None,
+        use: UseCases | None = None,
+    ) -> SignDigestsResult:
+        """Signs digests (or items) with a one-time password, or with an activated authorization."""
+        authority: WithOneTimePassword | WithActivationData
+        if activated is not None:
+            authority = WithActivationData(authorization=activated[0], activation_data=activated[1])
+        else:
+            person = signer or _CREDENTIALS.get(credential, (None, None, CHAIR))[2]
+            given = password if password is not None else self.code(person)
+            authority = WithOneTimePassword(password=Secret(given.encode()), signer=signer)
+        command = SignDigestsCommand(
+            credential=credential,
+            algorithm=algorithm,
+            pss_salt_length=pss_salt_length,
+            items=tuple(DigestItem(digest=item) if isinstance(item, bytes) else item for item in items),
+            request_id=request_id or new_request_id(),
+            authority=authority,
+        )
+        return (use or self.use).sign_digests(principal, command, self.deadline())
+
+    def authorize(
+        self,
+        wanted: list[bytes],
+        *,
+        credential: str = P256,
+        algorithm: SignatureAlgorithm = SignatureAlgorithm.ECDSA_P256_SHA256,
+        item_kind: ItemKind = ItemKind.DIGEST,
+        principal: Principal = OFFICE,
+        lifetime: timedelta | None = None,
+        request_id: str | None = None,
+        approver: str | None = None,
+    ) -> Authorization:
+        """Makes a pending authorization."""
+        command = CreateAuthorizationCommand(
+            credential=credential,
+            algorithm=algorithm,
+            pss_salt_length=None,
+            item_kind=item_kind,
+            digests=tuple(wanted),
+            approver=approver,
+            lifetime=lifetime,
+            request_id=request_id,
+        )
+        return self.use.create_authorization(principal, command, self.deadline())
+
+    def approve(
+        self,
+        *authorizations: Authorization,
+        signer: str = CHAIR,
+        password: str | None = None,
+        principal: Principal = OFFICE,
+        request_id: str | None = None,
+    ) -> ApprovalResult:
+        """Approves them with one one-time password."""
+        command = ApproveAuthorizationsCommand(
+            names=tuple(authorization.name for authorization in authorizations),
+            signer=signer,
+            password=Secret((password if password is not None else self.code(signer)).encode()),
+            request_id=request_id,
+        )
+        return self.use.approve_authorizations(principal, command, self.deadline())
+
+    def activation_data(self, authorization: Authorization, *, principal: Principal = OFFICE) -> Secret:
+        """Fetches the secret that opens an authorization."""
+        return self.use.fetch_activation_data(principal, authorization.name)[0]
+
+    def certificate(self, credential: str) -> bytes:
+        """Returns a credential's certificate in DER."""
+        return self.use.get_credential(OPERATOR, credential).credential.certificate_chain[0]
+
+    def public_key(self, credential: str) -> bytes:
+        """Returns a credential's public key (SPKI, DER)."""
+        return self.use.get_credential(OPERATOR, credential).key.public_key
+
+    def attributes(self, document_digest: bytes, *, credential: str = P256) -> SignedAttributesItem:
+        """Returns good signed attributes for a document's SHA-256 digest."""
+        encoded = signed_attributes(document_digest, self.certificate(credential), HashFunction.SHA256)
+        return SignedAttributesItem(document_digest=document_digest, encoded=encoded)
+
+    def key(self, credential: str) -> Key:
+        return self.use.get_credential(OPERATOR, credential).key
+
+
+def data_items(*data: bytes) -> list[Item]:
+    return [DataItem(data=one) for one in data]
+
+
+def _issue(ca: PrivateCa, request: bytes, clock: ManualClock) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+    parsed = x509.load_der_x509_csr(request)
+    issuer = x509.load_pem_x509_certificate(ca.identity.certificate)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(parsed.subject)
+        .issuer_name(issuer.subject)
+        .public_key(parsed.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(clock.now() - timedelta(days=1))
+        .not_valid_after(clock.now() + timedelta(days=30))
+        .sign(load_pem_private_key(ca.identity.private_key, None), hashes.SHA256())  # type: ignore[arg-type]
+    )
+    return certificate.public_bytes(Encoding.DER)
