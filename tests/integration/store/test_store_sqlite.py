@@ -241,7 +241,7 @@ def test_more_readers_than_connections_wait_or_are_refused(path: Path) -> None:
     store = SqliteStore(path, on_fatal=print, max_readers=2, read_patience=0.05)
 
     def nested(depth: int) -> int:
-        return store.read(lambda snapshot: 1 if depth == 1 else 1 + nested(depth - 1))  # noqa: ARG005
+        return store.read(lambda snapshot: 1 if depth == 1 else 1 + nested(depth - 1))
 
     assert nested(2) == 2
     with pytest.raises(StoreUnavailable, match="free"):
