@@ -1,0 +1,127 @@
+"""What a seal covers, and the encodings behind seals, leaves and request hashes."""
+
+import dataclasses
+import hashlib
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trien_server.core import audit
+from trien_server.core.encoding import encode_all
+from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, Record
+from trien_server.core.sealing import day_seal, day_seal_key, encode_row, is_seal_key, slow_seal_key
+
+AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+
+
+def example(kind: type[Record]) -> Record:
+    """Returns a record with a value in every field."""
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        values[field.name] = _value(hints[field.name])
+    return kind(**values)
+
+
+def _value(hint: Any) -> Any:
+    text = str(hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return next(iter(hint))
+    for name, value in (("tuple[str", ("a", "b")), ("tuple[bytes", (b"a", b"b")), ("datetime", AT), ("bytes", b"b")):
+        if name in text:
+            return value
+    if hint is bool:
+        return True
+    if "int" in text:
+        return 7
+    if "SignatureAlgorithm" in text or "KeyType" in text:
+        raise AssertionError(text)
+    return "text"
+
+
+def _other(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case StrEnum():
+            others = [one for one in type(value) if one is not value]
+            return others[0] if others else None
+        case str():
+            return value + "x"
+        case int():
+            return value + 1
+        case bytes():
+            return value + b"x"
+        case datetime():
+            return value + timedelta(microseconds=1)
+        case tuple():
+            return value[::-1]
+    raise AssertionError(value)
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("kind", [*SLOW_RECORDS, *HOT_RECORDS], ids=lambda kind: kind.__name__)
+def test_a_seal_covers_every_field_of_every_record(kind: type[Record]) -> None:
+    record = example(kind)
+    seals = {encode_row(record, "1")}
+    for field in dataclasses.fields(kind):
+        other = _other(getattr(record, field.name))
+        if other is None:
+            continue
+        seals.add(encode_row(dataclasses.replace(record, **{field.name: other}), "1"))
+        changed = len(seals)
+        assert changed > 1
+    assert len(seals) >= len(dataclasses.fields(kind)) - 1
+    assert encode_row(record, "1") != encode_row(record, "1/2026-11-24")
+
+
+@pytest.mark.promise("P5")
+def test_rows_of_two_tables_or_with_shifted_fields_never_look_alike() -> None:
+    encodings = {encode_row(example(kind), "1") for kind in (*SLOW_RECORDS, *HOT_RECORDS)}
+    assert len(encodings) == len(SLOW_RECORDS) + len(HOT_RECORDS)
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=6,
+)
+
+
+@given(st.lists(_values, max_size=4), st.lists(_values, max_size=4))
+def test_two_different_inputs_never_encode_alike(one: list[object], other: list[object]) -> None:
+    # True == 1 in Python, but not in what is sealed.
+    same = repr(one) == repr(other)
+    assert (encode_all("label", one) == encode_all("label", other)) is same
+
+
+def test_seal_keys_are_told_apart() -> None:
+    assert is_seal_key(slow_seal_key(), hot=False)
+    assert is_seal_key(day_seal_key(AT), hot=True)
+    for wrong in ("", "2", "1/", "1/2026-13-01", "1/2026-1-1", "0/2026-11-24", "1/2026-11-24x"):
+        assert not is_seal_key(wrong, hot=True)
+    assert not is_seal_key(day_seal_key(AT), hot=False)
+    assert not is_seal_key(slow_seal_key(), hot=True)
+    record = example(HOT_RECORDS[0])
+    assert day_seal(b"a" * 32, record, "1/2026-11-24") != day_seal(b"b" * 32, record, "1/2026-11-24")
+
+
+@pytest.mark.promise("P10")
+def test_a_leaf_commits_to_the_details_and_shows_none_of_them() -> None:
+    entry = audit.make_entry(
+        name="auditEntries/x", time=AT, kind="signing_granted", details={"signer": "Hoàng Trịnh Đôn"}, salt=b"s" * 32
+    )
+    assert "Hoàng Trịnh Đôn" in entry.details
+    assert "Hoàng".encode() not in entry.leaf
+    again = audit.encode_leaf(
+        name=entry.name, time=AT, kind=entry.kind, details_commitment=audit.commitment(entry.salt, entry.details)
+    )
+    assert again == entry.leaf
+    assert audit.commitment(b"t" * 32, entry.details) != audit.commitment(entry.salt, entry.details)
+    assert audit.leaf_hash(entry.leaf) == hashlib.sha256(b"\x00" + entry.leaf).digest()
+    # RFC 6962, section 2.1: the empty leaf, a published value.
+    assert audit.leaf_hash(b"").hex() == "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
