@@ -1,0 +1,326 @@
+"""What writing to the database gives: nothing (P5). A real SQLite file, edited behind the server's back."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.world import CHAIR, CLERK, OFFICE, OPERATOR, P256, SEAL, World, digests, new_request_id
+
+from trien_server.core import errors
+from trien_server.core.records import (
+    HOT_RECORDS,
+    SLOW_RECORDS,
+    Authorization,
+    AuthorizationState,
+    Record,
+)
+from trien_server.core.secret import Secret
+from trien_server.store.schema import migrate
+from trien_server.store.urls import open_store
+
+pytestmark = pytest.mark.promise("P5")
+
+
+class Database:
+    """A world on a SQLite file, and the file as its administrator sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        url = f"sqlite:///{path}"
+        migrate(url)
+        self.world = World(store=open_store(url, on_fatal=lambda reason: pytest.fail(reason)))
+        self.world.store.now = self.world.clock.now
+        self.world.populate()
+
+    def edit(self, statement: str, *values: object) -> int:
+        """Runs one statement on the file; returns how many rows it changed."""
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            return connection.execute(statement, values).rowcount
+
+    def rows(self, table: str) -> list[dict[str, object]]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY name")]
+
+    def insert(self, table: str, row: dict[str, object]) -> None:
+        columns = ", ".join(f'"{column}"' for column in row)
+        marks = ", ".join("?" for _ in row)
+        assert self.edit(f"INSERT INTO {table} ({columns}) VALUES ({marks})", *row.values()) == 1
+
+    def refused(self, call: Callable[[], object], *kinds: type[errors.Refusal]) -> errors.Refusal:
+        """Asserts that a call is refused, and that no signature was made for it."""
+        made = self.world.hsm.signatures
+        with pytest.raises(kinds or (errors.RecordNotTrusted,)) as caught:
+            call()
+        assert self.world.hsm.signatures == made
+        return caught.value
+
+    def reported(self) -> list[tuple[str, str]]:
+        return [
+            (event.fields["table"], event.fields["name"])
+            for event in self.world.events
+            if event.name == "record_not_trusted"
+        ]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "trien.db")
+    yield database
+    database.world.store.close()
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "after a restart"])
+def test_an_invented_approval_gives_no_signature(database: Database, warm: bool) -> None:
+    world = database.world
+    real = world.authorize(digests(1))
+    world.approve(real)
+    pending = world.authorize(digests(1, of="forged"))
+    if not warm:
+        world.use = world.new_process()
+    database.edit(
+        "UPDATE authorizations SET state = 'APPROVED', approval = (SELECT approval FROM authorizations WHERE name = ?) "
+        "WHERE name = ?",
+        real.name,
+        pending.name,
+    )
+    database.refused(lambda: world.activation_data(pending))
+    database.refused(lambda: world.sign(digests(1, of="forged"), activated=(pending.name, Secret(b"x" * 32))))
+    # Even with the secret that the token derives for it, an insider in one process aside.
+    data = Secret(
+        world.use.seals.activation_data(
+            authorization=pending.name, client=pending.client, expire_time=pending.expire_time
+        )
+    )
+    database.refused(lambda: world.sign(digests(1, of="forged"), activated=(pending.name, data)))
+    assert database.reported() == [("authorizations", pending.name)] * 3
+
+
+def test_an_invented_authorization_with_a_copied_seal_gives_no_signature(database: Database) -> None:
+    world = database.world
+    real = world.authorize(digests(1))
+    world.approve(real)
+    (row,) = database.rows("authorizations")
+    forged = f"{P256}/authorizations/forged"
+    database.insert("authorizations", {**row, "name": forged})
+    authorization = Authorization(**{**vars(real), "name": forged, "state": AuthorizationState.APPROVED})
+    data = Secret(
+        world.use.seals.activation_data(authorization=forged, client=real.client, expire_time=real.expire_time)
+    )
+    database.refused(lambda: world.sign(digests(1), activated=(authorization.name, data)))
+    assert database.reported() == [("authorizations", forged)]
+
+
+def test_an_invented_request_id_gives_no_signature(database: Database) -> None:
+    """Whoever could complete a request that nobody approved would need no one-time password."""
+    world = database.world
+    granted_id, forged_id = new_request_id(), new_request_id()
+    world.sign(digests(1), request_id=granted_id)
+    (row,) = database.rows("granted_requests")
+    forged = str(row["name"]).replace(granted_id, forged_id)
+    database.insert("granted_requests", {**row, "name": forged, "completed": 0})
+    database.refused(lambda: world.sign(digests(1), request_id=forged_id, password="000000"))
+    assert database.reported() == [("granted_requests", forged)]
+
+
+def test_an_outcome_that_was_replaced_is_not_handed_out(database: Database) -> None:
+    world = database.world
+    request_id, code = new_request_id(), world.code()
+    world.sign(digests(1), request_id=request_id, password=code)
+    world.next_step()
+    world.sign(digests(1, of="another"))
+    assert (
+        database.edit(
+            "UPDATE outcomes SET signatures = (SELECT signatures FROM outcomes WHERE request NOT LIKE ?) "
+            "WHERE request LIKE ?",
+            f"%{request_id}",
+            f"%{request_id}",
+        )
+        == 1
+    )
+    database.refused(lambda: world.sign(digests(1), request_id=request_id, password=code), errors.HsmUnavailable)
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "after a restart"])
+def test_a_swapped_authenticator_secret_opens_nothing(database: Database, warm: bool) -> None:
+    """The clerk's secret under the chair's name: her phone's codes must not approve for him."""
+    world = database.world
+    if warm:
+        world.sign(digests(1))
+        world.next_step()
+    else:
+        world.use = world.new_process()
+    changed = database.edit(
+        "UPDATE authenticators SET encrypted_secret = (SELECT encrypted_secret FROM authenticators WHERE signer = ?) "
+        "WHERE signer = ?",
+        CLERK,
+        CHAIR,
+    )
+    assert changed == 1
+    database.refused(lambda: world.sign(digests(1), password=world.code(CLERK)))
+    assert database.reported() == [("authenticators", f"{CHAIR}/authenticators/phone")]
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "after a restart"])
+def test_a_credential_pointed_at_another_key_signs_nothing(database: Database, warm: bool) -> None:
+    world = database.world
+    if warm:
+        world.sign(digests(1))
+        world.next_step()
+    else:
+        world.use = world.new_process()
+    seal_key = world.key(SEAL).name
+    assert database.edit("UPDATE credentials SET key = ? WHERE name = ?", seal_key, P256) == 1
+    database.refused(lambda: world.sign(digests(1)))
+    assert database.reported() == [("credentials", P256)]
+
+
+def test_a_clerk_made_activator_of_the_chairs_credential_approves_nothing(database: Database) -> None:
+    world = database.world
+    row = next(row for row in database.rows("activators") if row["credential"] == P256)
+    forged = f"{P256}/{CLERK}"
+    database.insert("activators", {**row, "name": forged, "signer": CLERK})
+    database.refused(lambda: world.sign(digests(1), signer=CLERK, password=world.code(CLERK)))
+    assert ("activators", forged) in database.reported()
+
+
+def test_yesterdays_row_of_a_revoked_client_does_not_pass(database: Database) -> None:
+    world = database.world
+    before = next(row for row in database.rows("clients") if row["name"] == OFFICE.name)
+    world.use.disable_client(OPERATOR, OFFICE.name, deadline=world.deadline())
+    assert database.edit(
+        "UPDATE clients SET version = ?, state = ?, seal = ?, seal_key = ? WHERE name = ?",
+        before["version"],
+        before["state"],
+        before["seal"],
+        before["seal_key"],
+        OFFICE.name,
+    )
+    for use in (world.use, world.new_process()):
+        database.refused(lambda use=use: world.sign(digests(1), use=use))
+        database.refused(lambda use=use: use.authenticate.by_token(Secret(world.tokens[OFFICE.name].encode())))
+    assert database.reported() == [("clients", OFFICE.name)] * 4
+
+
+def test_a_replay_memory_set_back_is_refused(database: Database) -> None:
+    world = database.world
+    code = world.code()
+    world.sign(digests(1), password=code)
+    assert database.edit("UPDATE authenticator_states SET next_value = 0") == 2
+    database.refused(lambda: world.sign(digests(1), password=code))
+    assert database.edit("DELETE FROM authenticator_states") == 2
+    database.refused(lambda: world.sign(digests(1), password=code))
+    assert database.edit("DELETE FROM signer_attempts") == 3
+    database.refused(lambda: world.sign(digests(1), password=code))
+
+
+def test_every_column_of_every_sealed_table_is_covered_or_readable_as_nothing(database: Database) -> None:
+    """Changes each column of the live schema once, in one row of each table, and asks for the row."""
+    world = database.world
+    request_id = new_request_id()
+    world.sign(digests(1), request_id=request_id)
+    world.next_step()
+    with pytest.raises(errors.OneTimePasswordRejected):
+        world.sign(digests(1), password=world.wrong_code())
+    kinds = {kind.table: kind for kind in (*SLOW_RECORDS, *HOT_RECORDS)}
+    with closing(sqlite3.connect(database.path)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert set(tables) - set(kinds) == {"alembic_version", "outcomes"}, "a table that nobody classified"
+    changed = 0
+    for table, kind in sorted(kinds.items()):
+        row = database.rows(table)[0]
+        for column, value in row.items():
+            other = _other(column, value)
+            assert database.edit(f'UPDATE {table} SET "{column}" = ? WHERE name = ?', other, row["name"]) == 1
+            name = str(other if column == "name" else row["name"])
+            with pytest.raises(errors.RecordNotTrusted):
+                world.new_process().transactions.read(lambda view, kind=kind, name=name: view.get(kind, name))
+            database.edit(f'UPDATE {table} SET "{column}" = ? WHERE name = ?', value, name)
+            changed += 1
+        assert _readable(world, kind, str(row["name"]))
+    assert changed > 100
+
+
+def _readable(world: World, kind: type[Record], name: str) -> bool:
+    return world.new_process().transactions.read(lambda view: view.get(kind, name)) is not None
+
+
+def _other(column: str, value: object) -> object:
+    match value:
+        case None:
+            return {
+                "subject_version": 9,
+                "locked_until": 1,
+                "blocked_until": 1,
+                "start_time": 1,
+                "end_time": 1,
+                "resynchronization": 5,
+                "pss_salt_length": 32,
+            }.get(column, "x" if column not in {"certificate_fingerprint", "token_hash"} else b"x")
+        case int():
+            return value + 1 if column not in {"completed", "client_collected_otp"} else 1 - value
+        case str():
+            return f"{value}x"
+        case bytes():
+            return value + b"x"
+    raise AssertionError(column)
+
+
+def test_rows_swapped_between_two_records_of_a_table_are_refused(database: Database) -> None:
+    world = database.world
+    world.approve(world.authorize(digests(1)), world.authorize(digests(1, of="other")))
+    world.next_step()
+    world.sign(digests(1))
+    swapped = 0
+    for kind in (*SLOW_RECORDS, *HOT_RECORDS):
+        rows = database.rows(kind.table)
+        if len(rows) < 2:
+            continue
+        first, second = rows[0], rows[1]
+        columns = [column for column in first if column != "name"]
+        unique = {"token_hash", "certificate_fingerprint"} & set(columns)
+        for column in unique:
+            database.edit(
+                f"UPDATE {kind.table} SET {column} = NULL WHERE name IN (?, ?)", first["name"], second["name"]
+            )
+        assignments = ", ".join(f'"{column}" = ?' for column in columns)
+        for target, source in ((first, second), (second, first)):
+            values = [source[column] for column in columns]
+            assert database.edit(f"UPDATE {kind.table} SET {assignments} WHERE name = ?", *values, target["name"]) == 1
+        for row in (first, second):
+            with pytest.raises(errors.RecordNotTrusted):
+                world.new_process().transactions.read(lambda view, kind=kind, row=row: view.get(kind, str(row["name"])))
+        swapped += 1
+    assert swapped >= 11
+
+
+def test_hot_rows_sealed_on_an_earlier_day_are_still_trusted(database: Database) -> None:
+    world = database.world
+    authorization = world.authorize(digests(1), lifetime=timedelta(hours=24))
+    world.clock.advance(timedelta(hours=20))
+    world.use = world.new_process()
+    world.approve(authorization)
+    data = world.activation_data(authorization)
+    assert world.sign(digests(1), activated=(authorization.name, data)).signatures
+    seal_keys = {str(row["seal_key"]) for row in database.rows("audit_entries")}
+    assert len(seal_keys) == 2
+
+
+def test_two_processes_on_one_database_share_the_replay_memory(database: Database) -> None:
+    world = database.world
+    store = open_store(f"sqlite:///{database.path}", on_fatal=lambda reason: pytest.fail(reason))
+    store.now = world.clock.now  # type: ignore[method-assign]
+    try:
+        other = world.new_process(store=store)
+        code = world.code()
+        world.sign(digests(1), password=code)
+        database.refused(lambda: world.sign(digests(1), password=code, use=other), errors.OneTimePasswordRejected)
+        world.use.disable_client(OPERATOR, OFFICE.name, deadline=world.deadline())
+        world.next_step()
+        database.refused(lambda: world.sign(digests(1), use=other), errors.PermissionDenied)
+    finally:
+        store.close()
+    assert len(database.rows("approvals")) == 1
