@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-
 from tests.fakes.hsm import MemoryHsm, PrivateKey, _generate
 from tests.support.softhsm import open_token
+
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import DecryptionFailed, Hsm, KeyMismatch, KeyReference
@@ -135,7 +135,7 @@ def test_a_digest_of_another_length_is_refused_and_so_is_the_whole_call(
         else [bytes(size) for size in (0, 1, 20, function.size - 1, function.size + 1, 128) if size != function.size]
     )
     for message in bad:
-        with pytest.raises(ValueError, match="bytes|length"):
+        with pytest.raises(ValueError, match=r"bytes|length"):
             subject.hsm.sign(key, algorithm, [message_for(algorithm), message], pss_salt_length=None)
     assert len(bad) >= (1 if function is None else 6)
 

@@ -39,7 +39,7 @@ class MemoryHsm:
         self.calls: Counter[str] = Counter()
         self.signatures = 0
         self.unavailable = False
-        self.before: Callable[[str], None] = lambda method: None
+        self.before: Callable[[str], None] = _do_nothing
         self._failing: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._keys: dict[bytes, PrivateKey] = {}
@@ -150,6 +150,10 @@ class MemoryHsm:
         if private_key is None or _spki(private_key) != key.public_key:
             raise KeyMismatch
         return private_key
+
+
+def _do_nothing(method: str) -> None:
+    """Is what `before` is until a test sets it."""
 
 
 def _spki(private_key: PrivateKey) -> bytes:

@@ -76,18 +76,20 @@ class TrienSigner(Signer):
         if dry_run:
             return bytes(self.key_type.largest_signature)
         item = self._item(data, digest_algorithm)
-        return await asyncio.to_thread(self._sign, item)
+        self.result = await asyncio.to_thread(self.sign_item, item)
+        return self.result.signatures[0]
 
-    def _sign(self, item: Item) -> bytes:
-        self.result = self._client.sign_digests(
+    def sign_item(self, item: Item, *, request_id: str | None = None) -> SigningResult:
+        """Has one item signed. Override it to ask again after `OneTimePasswordRejected`, with the same `request_id`."""
+        return self._client.sign_digests(
             self.credential,
             self.algorithm,
             [item],
             one_time_password=self._one_time_password,
             signer=self._signer,
+            request_id=request_id,
             timeout=self._timeout,
         )
-        return self.result.signatures[0]
 
     def _item(self, data: bytes, digest_algorithm: str) -> Item:
         hash_function = self.algorithm.hash_function

@@ -1,0 +1,188 @@
+"""What is found about the signatures of a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from trien_client._algorithms import SignatureAlgorithm
+from trien_client._errors import VerificationError
+from trien_client._items import digest_file
+from trien_client._trust import CertificateTrust
+from trien_client._verification import key_type_of, verify_signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One signature: good only when the file is unchanged and the certificate is trusted."""
+
+    field: str | None
+    signed_by: str | None
+    signed_at: datetime | None
+    time_is_stamped: bool
+    unchanged: bool
+    whole: bool
+    """Whether it covers the file to its end: nothing was added after it."""
+    trusted: bool
+    algorithm: str | None
+    good: bool
+    remark: str
+
+    def text(self, number: int, count: int) -> str:
+        """The finding for people."""
+        when = "not said"
+        if self.signed_at is not None:
+            stamp = "a time stamp" if self.time_is_stamped else "the signer's own clock"
+            when = f"{self.signed_at.astimezone().isoformat(sep=' ', timespec='seconds')} ({stamp})"
+        later = "" if self.whole or not self.unchanged else "; something permitted was added after it"
+        lines = [
+            f"Signature {number} of {count}: {'GOOD' if self.good else 'NOT GOOD'}"
+            + (f" (field {self.field})" if self.field else ""),
+            f"  signed by:   {self.signed_by or 'not known'}",
+            f"  when:        {when}",
+            f"  document:    {'unchanged since' if self.unchanged else 'CHANGED, or the signature is broken'}{later}",
+            f"  certificate: {'leads to a trust anchor' if self.trusted else 'NOT TRUSTED'}",
+        ]
+        if self.remark:
+            lines.append(f"  remark:      {self.remark}")
+        return "\n".join(lines)
+
+    def content(self) -> dict[str, object]:
+        """The finding for programs."""
+        return {
+            "field": self.field,
+            "good": self.good,
+            "unchanged": self.unchanged,
+            "whole": self.whole,
+            "trusted": self.trusted,
+            "signed_by": self.signed_by,
+            "signed_at": None if self.signed_at is None else self.signed_at.isoformat(),
+            "time_is_stamped": self.time_is_stamped,
+            "algorithm": self.algorithm,
+            "remark": self.remark,
+        }
+
+
+def verify_detached(
+    file: Path,
+    signature: bytes,
+    chain: Sequence[x509.Certificate],
+    algorithm: SignatureAlgorithm | None,
+    anchors: Sequence[x509.Certificate],
+) -> Finding:
+    """Verifies a signature that lies beside its file."""
+    chosen = algorithm or key_type_of(chain[0]).default_algorithm
+    function = chosen.hash_function
+    signed = file.read_bytes() if function is None else digest_file(file, function)
+    remarks: list[str] = []
+    try:
+        verify_signature(chain[0], chosen, signature, signed)
+    except VerificationError as error:
+        remarks.append(str(error))
+    unchanged = not remarks
+    try:
+        CertificateTrust(anchors=anchors, pins={}).check(
+            "the signer", [certificate.public_bytes(Encoding.DER) for certificate in chain]
+        )
+        trusted = True
+    except VerificationError as error:
+        trusted = False
+        remarks.append(str(error))
+    names = chain[0].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return Finding(
+        field=None,
+        signed_by=str(names[0].value) if names else chain[0].subject.rfc4514_string(),
+        signed_at=None,
+        time_is_stamped=False,
+        unchanged=unchanged,
+        whole=True,
+        trusted=trusted,
+        algorithm=chosen,
+        good=unchanged and trusted,
+        remark=" ".join(remarks),
+    )
+
+
+def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]:
+    """Verifies every signature in a PDF.
+
+    Raises `CommandError` when the file cannot be read as a PDF.
+    """
+    from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
+    from pyhanko.pdf_utils.misc import PdfError
+    from pyhanko.pdf_utils.reader import PdfFileReader
+
+    from trien_client.cli.outcome import CommandError
+    from trien_client.cli.pdf import silence_libraries
+
+    silence_libraries()
+    roots = [asn1_x509.Certificate.load(anchor.public_bytes(Encoding.DER)) for anchor in anchors]
+    with file.open("rb") as source:
+        try:
+            embedded = PdfFileReader(source).embedded_regular_signatures
+        except (PdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CommandError(f"{file} cannot be read as a PDF: {error}") from None
+        return [_finding(signature, roots) for signature in embedded]
+
+
+def _finding(signature: object, roots: list[object]) -> Finding:
+    from pyhanko.sign.validation import validate_pdf_signature
+    from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
+    from pyhanko.sign.validation.status import SignatureCoverageLevel
+    from pyhanko_certvalidator import ValidationContext
+
+    if not isinstance(signature, EmbeddedPdfSignature):
+        raise TypeError(signature)
+    context = ValidationContext(trust_roots=roots, allow_fetching=False)
+    try:
+        status = validate_pdf_signature(signature, context, ts_validation_context=context)
+    except Exception as error:  # noqa: BLE001 - the file is anyone's: whatever it makes a parser do, it is not good
+        return _unreadable(signature.field_name, str(error))
+    stamped = status.timestamp_validity is not None and status.timestamp_validity.trusted
+    remarks = []
+    if status.trust_problem_indic is not None:
+        remarks.append(
+            f"certificate: {str(getattr(status.trust_problem_indic, 'name', 'not trusted')).lower().replace('_', ' ')}"
+        )
+    if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE and not status.docmdp_ok:
+        remarks.append("what was added after it is not permitted")
+    whole = status.coverage is SignatureCoverageLevel.ENTIRE_FILE
+    return Finding(
+        field=signature.field_name,
+        signed_by=_common_name(status.signing_cert.subject.native),
+        signed_at=status.timestamp_validity.timestamp
+        if stamped and status.timestamp_validity is not None
+        else status.signer_reported_dt,
+        time_is_stamped=stamped,
+        unchanged=status.intact and status.valid and (whole or bool(status.docmdp_ok)),
+        whole=whole,
+        trusted=status.trusted,
+        algorithm=str(signature.signer_info["signature_algorithm"]["algorithm"].native),
+        good=status.bottom_line,
+        remark="; ".join(remarks),
+    )
+
+
+def _common_name(subject: dict[str, object]) -> str:
+    for attribute in ("common_name", "organization_name"):
+        if attribute in subject:
+            return str(subject[attribute])
+    return ", ".join(str(value) for value in subject.values())
+
+
+def _unreadable(field: str, remark: str) -> Finding:
+    return Finding(
+        field=field,
+        signed_by=None,
+        signed_at=None,
+        time_is_stamped=False,
+        unchanged=False,
+        whole=False,
+        trusted=False,
+        algorithm=None,
+        good=False,
+        remark=f"it cannot be read: {remark}",
+    )

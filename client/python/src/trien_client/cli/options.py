@@ -1,0 +1,132 @@
+"""Options that several commands share, and the client that they make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trien_client.cli.outcome import CommandError, OutputFormat
+
+if TYPE_CHECKING:
+    from trien_client._client import Client
+    from trien_client._connection import ConnectionFile
+
+Connection = Annotated[
+    Path | None,
+    typer.Option(
+        "--connection",
+        envvar="TRIEN_CONNECTION",
+        metavar="FILE",
+        help="How to reach the server: a connection.json, as `trien-server sandbox` writes it.",
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="HOST:PORT", help="The server, instead of --connection.")
+]
+CaFile = Annotated[
+    Path | None, typer.Option("--ca-file", metavar="FILE", help="The CA of the server's TLS certificate (PEM).")
+]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", metavar="FILE", help="A file with this application's token.")
+]
+CertificateFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate-file", metavar="FILE", help="This application's certificate (PEM), instead of a token."
+    ),
+]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help="The key of --certificate-file.")]
+TrustAnchors = Annotated[
+    Path | None,
+    typer.Option(
+        "--trust-anchors", metavar="FILE", help="The CA certificates (PEM) that signers' certificates lead to."
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="How long to wait for the server.")]
+Output = Annotated[OutputFormat, typer.Option("--output", help="What to print.")]
+OneTimePasswordFile = Annotated[
+    str | None,
+    typer.Option(
+        "--otp-file",
+        metavar="FILE",
+        help="Read the one-time password from a file, or from the standard input with `-`. Without it you are asked,"
+        " and what you type is not shown. It is never an argument: other users of a computer can see those.",
+    ),
+]
+Signer = Annotated[
+    str | None,
+    typer.Option(
+        "--signer",
+        metavar="NAME",
+        help="Whose one-time password it is. Needed when several people may use a credential.",
+    ),
+]
+CredentialName = Annotated[
+    str,
+    typer.Option(
+        "--credential", metavar="NAME", help="The credential that signs, for example credentials/hoang-trinh-don-rsa."
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """How to reach the server."""
+
+    connection: Path | None
+    address: str | None
+    ca_file: Path | None
+    token_file: Path | None
+    certificate_file: Path | None
+    key_file: Path | None
+    trust_anchors: Path | None
+    timeout: float
+
+    def connect(self) -> "Client":
+        """Makes the client. Explicit options are preferred to the connection file's values."""
+        from trien_client._client import Client
+        from trien_client._secret import Secret
+
+        file = self._file()
+        address = self.address or (file.address if file is not None else None)
+        ca_file = self.ca_file or (file.ca_file if file is not None else None)
+        if address is None or ca_file is None:
+            raise CommandError("Say which server: --connection FILE, or --address with --ca-file and --token-file.")
+        token = None
+        if self.certificate_file is None:
+            if self.token_file is not None:
+                token = Secret(self.token_file.read_text(encoding="ascii").strip())
+            elif file is not None:
+                # A token goes only to the server that its file names.
+                if address != file.address:
+                    raise CommandError("Give --token-file too: the connection file's token is for its own server.")
+                token = file.require_token()
+            else:
+                raise CommandError("Say who calls: --token-file, or --certificate-file with --key-file.")
+        return Client(
+            address,
+            ca_certificates=ca_file,
+            token=token,
+            certificate=self.certificate_file,
+            key=self.key_file,
+            trust_anchors=self.anchors(),
+            timeout=self.timeout,
+        )
+
+    def anchors(self) -> Path | None:
+        """The file of trust anchors, if one is known."""
+        if self.trust_anchors is not None:
+            return self.trust_anchors
+        file = self._file()
+        return None if file is None else file.trust_anchors_file
+
+    def _file(self) -> "ConnectionFile | None":
+        from trien_client._connection import ConnectionFile
+
+        return None if self.connection is None else ConnectionFile.load(self.connection)
+
+
+def full_name(collection: str, name: str) -> str:
+    """Returns `name` with its collection: people may leave out `credentials/` or `signers/`."""
+    return name if "/" in name else f"{collection}/{name}"

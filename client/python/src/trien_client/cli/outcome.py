@@ -1,0 +1,193 @@
+"""How a command ends: exit codes, and one clear line with advice for everything that can go wrong."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from trien_client._errors import TrienError
+
+EXIT_CODES = """Exit codes:
+
+\b
+0  done; for `verify`: every signature is good
+1  refused by the server; for `verify`: a signature is not good
+2  the command was not understood, or a file cannot be read or written
+3  the server cannot be reached or is not able to work now: try again
+4  the one-time password was not accepted, or the signer is locked
+5  the server or its answer cannot be trusted: nothing was handed out"""
+
+
+class ExitCode(IntEnum):
+    """The exit codes that `--help` documents."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    ONE_TIME_PASSWORD = 4
+    NOT_TRUSTED = 5
+
+
+class OutputFormat(StrEnum):
+    """What a command prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+ADVICE: dict[str, str] = {
+    "INVALID_ARGUMENT": "Check the names and values that you gave.",
+    "INVALID_DIGEST": "Use the digest that belongs to the algorithm, for example SHA-256 for RSA_PSS_SHA256.",
+    "INVALID_SIGNED_ATTRIBUTES": "Make the signature anew; if it happens again, tell your administrator.",
+    "ALGORITHM_MISMATCH": "Leave --algorithm out, or choose one that fits the credential's key.",
+    "TOO_MANY_DIGESTS": "Sign in several smaller parts.",
+    "UNAUTHENTICATED": "Check the token or the certificate of this application.",
+    "PERMISSION_DENIED": "Check the credential's name (trien credentials list), or ask for access to it.",
+    "ALREADY_EXISTS": "Choose another name.",
+    "NOT_ALLOWED_BY_POLICY": "The signer has to approve in another way; ask your security officer.",
+    "ONE_TIME_PASSWORD_REJECTED": "Wait for the next code of your app, and type that one.",
+    "SIGNER_LOCKED": "Wait, or ask your administrator to unlock the signer.",
+    "ACTIVATION_DATA_REJECTED": "Ask for a new authorization.",
+    "ACTIVATION_DATA_USED": "This authorization was used; ask for a new one.",
+    "AUTHORIZATION_NOT_PENDING": "It was decided before; ask for a new one if you need it.",
+    "AUTHORIZATION_NOT_APPROVED": "Wait until the signer has approved.",
+    "AUTHORIZATION_EXPIRED": "Ask for a new authorization.",
+    "DIGESTS_NOT_AUTHORIZED": "Sign exactly what was approved, in the same order.",
+    "CREDENTIAL_DISABLED": "Ask your security officer why the credential is disabled.",
+    "CERTIFICATE_NOT_VALID": "Ask your registration officer for a new certificate.",
+    "REQUEST_ID_REUSED": "Start again; a new request gets a new id.",
+    "DEADLINE_TOO_SHORT": "Give more time with --timeout.",
+    "BUSY": "Try again in a moment.",
+    "HSM_UNAVAILABLE": "Try again in a moment; if it goes on, tell your administrator.",
+    "STORE_UNAVAILABLE": "Try again in a moment; if it goes on, tell your administrator.",
+    "CLOCK_NOT_TRUSTED": "Tell your administrator that the server's clock is wrong.",
+    "RECORD_NOT_TRUSTED": "Tell your administrator: the server reported a damaged record.",
+    "INTERNAL": "Tell your administrator, with the request's id.",
+}
+"""What a person can do about each reason of the API."""
+
+_UNAVAILABLE_REASONS = {
+    "BUSY",
+    "HSM_UNAVAILABLE",
+    "STORE_UNAVAILABLE",
+    "CLOCK_NOT_TRUSTED",
+    "DEADLINE_TOO_SHORT",
+}
+_PASSWORD_REASONS = {"ONE_TIME_PASSWORD_REJECTED", "SIGNER_LOCKED"}
+
+
+class CommandError(Exception):
+    """A command cannot go on; the message is for the person who typed it."""
+
+    def __init__(self, message: str, *, exit_code: ExitCode = ExitCode.USAGE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def reported(output: OutputFormat) -> Iterator[None]:
+    """Turns what goes wrong inside into one line on the standard error and an exit code; never a traceback."""
+    from trien_client._errors import TrienError
+
+    try:
+        yield
+    except TrienError as error:
+        fail(output, describe(error))
+    except CommandError as error:
+        fail(
+            output, Failure("USAGE" if error.exit_code is ExitCode.USAGE else "FAILED", str(error), "", error.exit_code)
+        )
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename is not None else ""
+        fail(output, Failure("FILE", f"{name}{error.strerror or 'cannot be read or written'}.", "", ExitCode.USAGE))
+    except ValueError as error:
+        fail(output, Failure("USAGE", f"{error}.".replace("..", "."), "", ExitCode.USAGE))
+    except KeyboardInterrupt:
+        fail(output, Failure("INTERRUPTED", "Interrupted; nothing was written.", "", ExitCode.REFUSED))
+
+
+class Failure:
+    """What went wrong, for people and for programs."""
+
+    def __init__(self, reason: str, message: str, advice: str, exit_code: ExitCode, **details: object) -> None:
+        self.reason = reason
+        self.message = message
+        self.advice = advice
+        self.exit_code = exit_code
+        self.details = {name: value for name, value in details.items() if value is not None}
+
+
+def describe(error: "TrienError") -> Failure:
+    """Returns what to say about `error`, and the exit code."""
+    from trien_client import _errors
+
+    if isinstance(error, _errors.Refusal):
+        if error.reason in _PASSWORD_REASONS:
+            code = ExitCode.ONE_TIME_PASSWORD
+        elif error.reason in _UNAVAILABLE_REASONS:
+            code = ExitCode.UNAVAILABLE
+        elif error.metadata.get("field") == "one_time_password":
+            code = ExitCode.USAGE
+        else:
+            code = ExitCode.REFUSED
+        remaining = error.remaining_attempts if isinstance(error, _errors.OneTimePasswordRejected) else None
+        wait = None if error.retry_after is None else round(error.retry_after.total_seconds())
+        advice = ADVICE.get(error.reason, "") + ("" if wait is None else f" Not before {wait} seconds.")
+        return Failure(
+            error.reason,
+            error.message,
+            advice.strip(),
+            code,
+            request_id=error.metadata.get("requestId", error.request_id),
+            remaining_attempts=remaining,
+            retry_after_seconds=wait,
+        )
+    if isinstance(error, _errors.ServerNotTrusted):
+        advice = "Check the address and the CA file; do not go on until it is clear whose server this is."
+        return Failure("SERVER_NOT_TRUSTED", str(error), advice, ExitCode.NOT_TRUSTED)
+    if isinstance(error, _errors.DeadlineExceeded):
+        advice = "Whether it was signed is not known; nothing was written. Try again."
+        return Failure("NO_ANSWER", str(error), advice, ExitCode.UNAVAILABLE, request_id=error.request_id)
+    if isinstance(error, _errors.TransportError):
+        advice = "Check the network and whether the server runs, and try again."
+        return Failure(error.code, str(error), advice, ExitCode.UNAVAILABLE, request_id=error.request_id)
+    if isinstance(error, _errors.VerificationError):
+        advice = "Nothing was written. Tell your security officer."
+        return Failure("NOT_VERIFIED", str(error), advice, ExitCode.NOT_TRUSTED, request_id=error.request_id)
+    if isinstance(error, _errors.TrustNotConfigured):
+        advice = "Give the CA's certificate with --trust-anchors."
+        return Failure("NO_TRUST_ANCHORS", "There is nothing to verify signatures with.", advice, ExitCode.USAGE)
+    return Failure("CONNECTION_FILE", str(error), "Check --connection.", ExitCode.USAGE)
+
+
+def fail(output: OutputFormat, failure: Failure) -> None:
+    """Says what went wrong and ends the command."""
+    if output is OutputFormat.JSON:
+        content = {
+            "reason": failure.reason,
+            "message": failure.message,
+            "advice": failure.advice,
+            "exit_code": int(failure.exit_code),
+            **failure.details,
+        }
+        typer.echo(json.dumps({"error": content}, ensure_ascii=False), err=True)
+    else:
+        line = f"trien: {failure.message} {failure.advice}".strip()
+        typer.echo(f"{line} [{failure.reason}]", err=True)
+    raise typer.Exit(int(failure.exit_code)) from None
+
+
+def show(output: OutputFormat, text: str, content: object) -> None:
+    """Prints a result: `text` for people, or `content` as JSON."""
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=2) if output is OutputFormat.JSON else text)
+
+
+def is_terminal() -> bool:
+    """Tells whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()

@@ -1,0 +1,71 @@
+"""Where a command gets the one-time password from, and how often it asks."""
+
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from trien_client.cli.outcome import CommandError, is_terminal
+
+if TYPE_CHECKING:
+    from trien_client._authority import OneTimePasswordCallback, OneTimePasswordContext
+
+T = TypeVar("T")
+
+
+class PasswordSource:
+    """Reads the one-time password from a file or the standard input, or asks the person at the terminal."""
+
+    def __init__(self, otp_file: str | None, *, what: str) -> None:
+        self._otp_file = otp_file
+        self._what = what
+        self._asked = False
+        if otp_file is None and not is_terminal():
+            raise CommandError(
+                "There is no terminal to ask for the one-time password: use --otp-file, or --otp-file -."
+            )
+
+    @property
+    def can_ask_again(self) -> bool:
+        """Whether another password can be had: only a person has another one."""
+        return self._otp_file is None
+
+    def __call__(self, context: "OneTimePasswordContext") -> str:
+        if self._otp_file == "-":
+            return sys.stdin.readline().strip()
+        if self._otp_file is not None:
+            with Path(self._otp_file).open(encoding="utf-8") as file:
+                return file.readline().strip()
+        from getpass import getpass
+
+        if not self._asked:
+            typer.echo(f"To be signed with {context.credential}: {self._what}", err=True)
+            self._asked = True
+        whose = "" if context.signer is None else f" of {context.signer}"
+        return getpass(f"One-time password{whose} (not shown): ", stream=sys.stderr)
+
+    def until_accepted(self, attempt: Callable[["OneTimePasswordCallback", str], T]) -> T:
+        """Calls `attempt(source, request_id)`, again with the same id while the person may try another password."""
+        from trien_client._errors import InvalidArgument, OneTimePasswordRejected
+
+        request_id = str(uuid.uuid4())
+        while True:
+            try:
+                return attempt(self, request_id)
+            except OneTimePasswordRejected as error:
+                if not self.can_ask_again or error.remaining_attempts == 0:
+                    raise
+                left = error.remaining_attempts
+                typer.echo(
+                    "The one-time password was not accepted."
+                    + ("" if left is None else f" {left} {'attempt remains' if left == 1 else 'attempts remain'}.")
+                    + " Wait for the next code of your app.",
+                    err=True,
+                )
+            except InvalidArgument as error:
+                if not self.can_ask_again or error.field != "one_time_password":
+                    raise
+                typer.echo(error.message, err=True)

@@ -1,0 +1,465 @@
+"""The command `trien`, against the fake server."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pyotp
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.documents.judge import require_good
+from tests.documents.producers import libreoffice_document, reportlab_page
+from tests.fakes.signing_service import (
+    SIGNER,
+    TOKEN,
+    Abort,
+    CertificateAuthority,
+    FakeServer,
+    FakeSigningService,
+    Refuse,
+    Tamper,
+)
+from typer.testing import CliRunner
+
+from trien_client.cli.main import app
+from trien_client.cli.outcome import ADVICE
+
+SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+URI = f"otpauth://totp/Trien:don?secret={SECRET}&issuer=Trien&digits=6&period=30"
+CODE = "111111"
+
+
+class Trien:
+    """Runs the command with the connection file of the running fake server."""
+
+    def __init__(self, connection: Path) -> None:
+        self.connection = connection
+        self.runner = CliRunner()
+
+    def __call__(self, *arguments: object, code: str | None = None, exit_code: int = 0, **environment: str) -> Any:
+        result = self.runner.invoke(
+            app,
+            [str(argument) for argument in arguments],
+            input=None if code is None else code + "\n",
+            env={"TRIEN_CONNECTION": str(self.connection), **environment},
+        )
+        assert "Traceback" not in result.output
+        assert result.exit_code == exit_code, (result.output, result.exception)
+        return result
+
+
+@pytest.fixture
+def trien(server: FakeServer, tmp_path: Path) -> Trien:
+    (tmp_path / "sandbox").mkdir()
+    return Trien(server.write_connection_file(tmp_path / "sandbox", otpauth_uri=URI))
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    return libreoffice_document(tmp_path / "quyết định.pdf")
+
+
+@pytest.mark.parametrize(
+    ("credential", "options"),
+    [
+        ("rsa", []),
+        ("credentials/rsa", ["--algorithm", "RSA_PKCS1_SHA256", "--no-pades"]),
+        ("p256", ["--reason", "Phê duyệt", "--location", "Hà Nội", "--field", "Lãnh đạo"]),
+    ],
+)
+def test_a_pdf_is_signed_and_verified(
+    trien: Trien, document: Path, tmp_path: Path, authority: CertificateAuthority, credential: str, options: list[str]
+) -> None:
+    out = tmp_path / "out.pdf"
+    before = document.read_bytes()
+    result = trien("sign", "pdf", document, out, "--credential", credential, "--otp-file", "-", *options, code=CODE)
+    assert "auditEntries/e1" in result.stdout
+    require_good(out, authority.root_pem)
+    assert document.read_bytes() == before
+    checked = trien("verify", out)
+    assert "Signature 1 of 1: GOOD" in checked.stdout
+    assert "Hoàng Trình Đôn" in checked.stdout
+    if "--field" in options:
+        assert "field Lãnh đạo" in checked.stdout
+
+
+def test_a_second_signature_takes_the_next_field(trien: Trien, document: Path, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.pdf", tmp_path / "twice.pdf"
+    trien("sign", "pdf", document, once, "--credential", "rsa", "--otp-file", "-", code="111111")
+    trien("sign", "pdf", once, twice, "--credential", "p256", "--otp-file", "-", code="222222")
+    content = json.loads(trien("verify", twice, "--output", "json").stdout)
+    assert content["good"] is True
+    assert [signature["field"] for signature in content["signatures"]] == ["Signature1", "Signature2"]
+    assert [signature["whole"] for signature in content["signatures"]] == [False, True]
+
+
+def test_verify_finds_what_is_wrong(
+    trien: Trien, document: Path, tmp_path: Path, stranger: CertificateAuthority
+) -> None:
+    out = tmp_path / "out.pdf"
+    trien("sign", "pdf", document, out, "--credential", "p256", "--otp-file", "-", code=CODE)
+    (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
+    result = trien("verify", out, "--trust-anchors", tmp_path / "stranger.pem", exit_code=1)
+    assert "NOT TRUSTED" in result.stdout
+    assert "unchanged since" in result.stdout
+    content = out.read_bytes()
+    (tmp_path / "changed.pdf").write_bytes(content.replace(b"LibreOffice", b"LibreOffiCe", 1))
+    assert content.count(b"LibreOffice") > 0
+    assert "NOT GOOD" in trien("verify", tmp_path / "changed.pdf", exit_code=1).stdout
+    # Something that was added without being signed: another page content after the signature.
+    from pyhanko.pdf_utils.generic import NameObject, TextStringObject
+    from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+
+    with out.open("rb") as source, (tmp_path / "added.pdf").open("wb") as target:
+        writer = IncrementalPdfFileWriter(source)
+        page, _ = writer.prev.root["/Pages"]["/Kids"][0], None
+        page[NameObject("/Contents")] = TextStringObject("other")
+        writer.mark_update(writer.prev.root["/Pages"]["/Kids"].raw_get(0))
+        writer.write(target)  # type: ignore[no-untyped-call]
+    result = trien("verify", tmp_path / "added.pdf", exit_code=1)
+    assert "not permitted" in result.stdout
+    assert "holds no signature" in trien("verify", document, exit_code=1).stdout
+    (tmp_path / "no.pdf").write_bytes(b"no pdf")
+    assert "cannot be read as a PDF" in trien("verify", tmp_path / "no.pdf", exit_code=2).stderr
+    assert "--trust-anchors" in trien("verify", out, exit_code=2, TRIEN_CONNECTION="").stderr
+
+
+def test_digests_are_signed_and_verified_beside_their_file(trien: Trien, tmp_path: Path) -> None:
+    file = tmp_path / "a.xml"
+    file.write_text("<a/>")
+    signature, chain = tmp_path / "a.sig", tmp_path / "a.pem"
+    for credential, code in (("rsa", "111111"), ("p256", "222222"), ("p384", "333333"), ("ed25519", "444444")):
+        trien(
+            *("sign", "digest", "--credential", credential, "--file", file, "--otp-file", "-", "--force"),
+            *("--signature-out", signature, "--certificate-out", chain),
+            code=code,
+        )
+        assert "GOOD" in trien("verify", file, "--signature", signature, "--certificate", chain).stdout
+        file.write_text(file.read_text() + " ")
+        result = trien("verify", file, "--signature", signature, "--certificate", chain, exit_code=1)
+        assert "CHANGED" in result.stdout
+
+
+def test_many_digests_take_one_password(trien: Trien, service: FakeSigningService, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    result = trien(
+        *("sign", "digest", "--credential", "p256", "--file", tmp_path / "a", "--hex", "00" * 32, "--hex", "11" * 32),
+        *("--otp-file", "-", "--output", "json"),
+        code=CODE,
+    )
+    content = json.loads(result.stdout)
+    assert len(content["signatures"]) == 3
+    assert content["approved_by"] == SIGNER
+    assert service.approvals == 1
+
+
+def test_credentials_are_listed(trien: Trien) -> None:
+    assert "credentials/p256" in trien("credentials", "list").stdout
+    assert {c["name"] for c in json.loads(trien("credentials", "list", "--output", "json").stdout)} == {
+        "credentials/rsa",
+        "credentials/p256",
+        "credentials/p384",
+        "credentials/ed25519",
+    }
+
+
+def test_everything_can_be_said_without_a_connection_file(
+    trien: Trien, server: FakeServer, document: Path, tmp_path: Path, authority: CertificateAuthority
+) -> None:
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    (tmp_path / "ca.pem").write_bytes(authority.root_pem)
+    reach = ["--address", server.address, "--ca-file", tmp_path / "ca.pem", "--token-file", tmp_path / "token"]
+    sign = ["sign", "pdf", document, tmp_path / "out.pdf", "--credential", "rsa", "--otp-file", "-"]
+    result = trien(*sign, *reach, code=CODE, exit_code=2, TRIEN_CONNECTION="")
+    assert "--trust-anchors" in result.stderr
+    trien(*sign, *reach, "--trust-anchors", tmp_path / "ca.pem", code=CODE, TRIEN_CONNECTION="")
+    # A token is not sent to a server that its file does not name.
+    assert "--token-file" in trien("credentials", "list", "--address", "localhost:1", exit_code=2).stderr
+
+
+# What goes wrong
+
+
+FAILURES: list[tuple[Any, int, str]] = [
+    (Refuse("CREDENTIAL_DISABLED"), 1, "CREDENTIAL_DISABLED"),
+    (Refuse("PERMISSION_DENIED", grpc.StatusCode.PERMISSION_DENIED), 1, "PERMISSION_DENIED"),
+    (
+        Refuse("ONE_TIME_PASSWORD_REJECTED", grpc.StatusCode.PERMISSION_DENIED, {"remainingAttempts": "3"}),
+        4,
+        "next code",
+    ),
+    (Refuse("SIGNER_LOCKED", grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=60), 4, "Not before 60 seconds"),
+    (Refuse("BUSY", grpc.StatusCode.UNAVAILABLE, retry_after=600), 3, "BUSY"),
+    (Refuse("CLOCK_NOT_TRUSTED", grpc.StatusCode.UNAVAILABLE), 3, "clock is wrong"),
+    (Abort(grpc.StatusCode.DEADLINE_EXCEEDED), 3, "not known"),
+    (Refuse("A_NEW_REASON"), 1, "A_NEW_REASON"),
+    (Tamper(lambda answer: answer.ClearField("signatures")), 5, "NOT_VERIFIED"),
+]
+
+
+@pytest.mark.parametrize(("step", "exit_code", "told"), FAILURES)
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_failure_is_one_line_and_leaves_no_file(
+    trien: Trien,
+    service: FakeSigningService,
+    document: Path,
+    tmp_path: Path,
+    step: Any,
+    exit_code: int,
+    told: str,
+    output: str,
+) -> None:
+    service.plan("SignDigests", step)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    result = trien(
+        *("sign", "pdf", document, folder / "out.pdf", "--credential", "rsa", "--otp-file", "-", "--output", output),
+        code=CODE,
+        exit_code=exit_code,
+    )
+    assert result.stdout == ""
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert CODE not in result.output
+    assert TOKEN not in result.output
+    assert list(folder.iterdir()) == []
+    if output == "json":
+        assert json.loads(result.stderr)["error"]["exit_code"] == exit_code
+
+
+def test_every_reason_has_advice() -> None:
+    from trien_client import _errors
+
+    assert set(ADVICE) == set(_errors.REFUSALS)
+
+
+def test_a_server_that_is_not_there_is_said_so(trien: Trien, server: FakeServer, tmp_path: Path) -> None:
+    content = json.loads(trien.connection.read_text())
+    content["address"] = "localhost:1"
+    trien.connection.write_text(json.dumps(content))
+    result = trien("credentials", "list", "--timeout", "2", exit_code=3)
+    assert "No connection to localhost:1" in result.stderr
+
+
+def test_a_server_of_another_ca_is_not_trusted(trien: Trien, stranger: CertificateAuthority, tmp_path: Path) -> None:
+    (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
+    result = trien("credentials", "list", "--ca-file", tmp_path / "stranger.pem", exit_code=5)
+    assert "SERVER_NOT_TRUSTED" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda folder: ("missing.pdf", "out.pdf", []), "There is no file"),
+        (lambda folder: ("in.pdf", "in.pdf", ["--force"]), "another name"),
+        (lambda folder: ("in.pdf", "exists.pdf", []), "--force"),
+        (lambda folder: ("in.pdf", "no/out.pdf", []), "There is no folder"),
+        (lambda folder: ("text.pdf", "out.pdf", []), "cannot be read as a PDF"),
+        (lambda folder: ("in.pdf", "link.pdf", ["--force"]), "another name"),
+    ],
+)
+def test_files_that_cannot_be_used_cost_no_password(
+    trien: Trien,
+    service: FakeSigningService,
+    tmp_path: Path,
+    make: Callable[[Path], tuple[str, str, list[str]]],
+    told: str,
+) -> None:
+    reportlab_page(tmp_path / "in.pdf")
+    (tmp_path / "exists.pdf").write_text("mine")
+    (tmp_path / "text.pdf").write_text("no pdf")
+    (tmp_path / "link.pdf").symlink_to(tmp_path / "in.pdf")
+    before = (tmp_path / "in.pdf").read_bytes()
+    source, target, options = make(tmp_path)
+    result = trien(
+        *("sign", "pdf", tmp_path / source, tmp_path / target, "--credential", "rsa", "--otp-file", "-", *options),
+        code=CODE,
+        exit_code=2,
+    )
+    assert told in result.stderr
+    assert service.requests("SignDigests") == []
+    assert (tmp_path / "exists.pdf").read_text() == "mine"
+    assert (tmp_path / "in.pdf").read_bytes() == before
+    assert not (tmp_path / "out.pdf").exists()
+
+
+def test_force_replaces_the_output_only(trien: Trien, document: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.pdf").write_text("old")
+    trien(
+        *("sign", "pdf", document, tmp_path / "out.pdf", "--credential", "rsa", "--otp-file", "-", "--force"), code=CODE
+    )
+    assert (tmp_path / "out.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "out.pdf").stat().st_mode == document.stat().st_mode
+
+
+def test_without_a_terminal_and_a_file_it_says_how(trien: Trien, document: Path, tmp_path: Path) -> None:
+    result = trien("sign", "pdf", document, tmp_path / "out.pdf", "--credential", "rsa", exit_code=2)
+    assert "--otp-file" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["sign", "pdf"], ["sign", "digest"], ["nonsense"], ["verify"]])
+def test_a_command_that_is_not_understood_exits_with_2(trien: Trien, command: list[str]) -> None:
+    trien(*command, exit_code=2)
+
+
+# A person at a terminal
+
+
+def at_terminal(arguments: list[str], answers: list[str], environment: dict[str, str]) -> tuple[int, str, int]:
+    """Runs `trien` on a terminal of its own; types one answer at each prompt. Returns exit code, screen, prompts."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from trien_client.cli.main import main; main()", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, **environment},
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    screen, prompts, end = "", 0, time.monotonic() + 60
+    while time.monotonic() < end:
+        ready, _, _ = select.select([master], [], [], 1)
+        if ready:
+            try:
+                piece = os.read(master, 65536).decode()
+            except OSError:
+                break
+            if not piece:
+                break
+            screen += piece
+        if screen.count("(not shown):") > prompts:
+            os.write(master, (answers[prompts] + "\n").encode())
+            prompts += 1
+    os.close(master)
+    return process.wait(10), screen, prompts
+
+
+def test_a_person_is_asked_again_and_what_is_typed_is_not_shown(
+    trien: Trien, service: FakeSigningService, document: Path, tmp_path: Path, authority: CertificateAuthority
+) -> None:
+    arguments = ["sign", "pdf", str(document), str(tmp_path / "out.pdf"), "--credential", "p256"]
+    code, screen, prompts = at_terminal(
+        arguments, ["12345", "000000", "111 111"], {"TRIEN_CONNECTION": str(trien.connection)}
+    )
+    assert code == 0, screen
+    assert prompts == 3
+    assert "6 to 8 digits" in screen
+    assert "2 attempts remain" in screen
+    assert "quyết định.pdf" in screen
+    for typed in ("12345", "000000", "111 111", "111111"):
+        assert typed not in screen
+    sent = service.requests("SignDigests")
+    assert len(sent) == 2
+    assert sent[0].request_id == sent[1].request_id
+    require_good(tmp_path / "out.pdf", authority.root_pem)
+
+
+def test_a_person_is_not_asked_again_when_locked(trien: Trien, service: FakeSigningService, tmp_path: Path) -> None:
+    service.plan(
+        "SignDigests",
+        Refuse("ONE_TIME_PASSWORD_REJECTED", grpc.StatusCode.PERMISSION_DENIED, {"remainingAttempts": "0"}),
+    )
+    code, screen, prompts = at_terminal(
+        ["sign", "digest", "--credential", "p256", "--hex", "00" * 32],
+        ["111111"] * 3,
+        {"TRIEN_CONNECTION": str(trien.connection)},
+    )
+    assert (code, prompts) == (4, 1), screen
+
+
+# The sandbox's one-time passwords
+
+
+def test_the_present_password_is_printed(trien: Trien) -> None:
+    for options in ([], ["--signer", "hoang-trinh-don"], ["--credential", "rsa"]):
+        result = trien("otp", *options)
+        assert pyotp.TOTP(SECRET).verify(result.stdout.strip(), valid_window=1)
+    content = json.loads(trien("otp", "--output", "json").stdout)
+    assert content["signer"] == SIGNER
+    assert 0 < content["valid_seconds"] <= 30
+
+
+def test_outside_a_sandbox_no_password_is_made(server: FakeServer, trien: Trien, tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    connection = server.write_connection_file(folder, otpauth_uri=URI, sandbox=False)
+    result = trien("otp", "--connection", connection, exit_code=2)
+    assert "not a sandbox" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [(f"otpauth://hotp/Trien:don?secret={SECRET}&counter=0", "HOTP"), (f"nonsense {SECRET}", "not an otpauth URI")],
+)
+def test_what_cannot_be_computed_is_said_without_the_secret(
+    server: FakeServer, trien: Trien, tmp_path: Path, uri: str, told: str
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    result = trien("otp", "--connection", server.write_connection_file(folder, otpauth_uri=uri), exit_code=2)
+    assert told in result.stderr
+    assert SECRET not in result.output
+
+
+def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [[], ["sign"], ["sign", "pdf"], ["sign", "digest"], ["verify"], ["credentials", "list"], ["otp"]]
+    for command in commands:
+        start = time.perf_counter()
+        process = subprocess.run(
+            [sys.executable, "-c", "from trien_client.cli.main import main; main()", *command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seconds = time.perf_counter() - start
+        assert "Usage: " in process.stdout
+        with capsys.disabled():
+            print(  # noqa: T201 - a measurement to look at, too dependent on the machine to assert
+                f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
+            )
+    assert len(commands) == 7
+
+
+def test_help_imports_neither_grpc_nor_pyhanko() -> None:
+    program = (
+        "import sys, trien_client.cli.main;"
+        "print([m for m in ('grpc', 'google.protobuf', 'pyhanko', 'cryptography', 'rich') if m in sys.modules])"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
+
+
+def test_a_pinned_chain_can_be_read_by_openssl(trien: Trien, tmp_path: Path, authority: CertificateAuthority) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"content")
+    trien(
+        *("sign", "digest", "--credential", "rsa", "--file", file, "--otp-file", "-"),
+        *("--signature-out", tmp_path / "a.sig", "--certificate-out", tmp_path / "a.pem"),
+        code=CODE,
+    )
+    (tmp_path / "root.pem").write_bytes(authority.root.public_bytes(Encoding.PEM))
+    key = subprocess.run(
+        ["openssl", "x509", "-in", tmp_path / "a.pem", "-pubkey", "-noout"], capture_output=True, check=True
+    )
+    (tmp_path / "key.pem").write_bytes(key.stdout)
+    verified = subprocess.run(
+        [
+            *("openssl", "dgst", "-sha256", "-verify", tmp_path / "key.pem", "-signature", tmp_path / "a.sig"),
+            *("-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:32", file),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.stdout.strip() == "Verified OK"
