@@ -40,18 +40,20 @@ class _FunctionList(ctypes.Structure):
     _fields_ = (("version", ctypes.c_ubyte * 2), ("functions", ctypes.c_void_p * 68))
 
 
+def load_module(path: str) -> "Module":
+    """Loads the module, starts it with locking on, and returns it. Raises `HsmUnavailable`."""
+    try:
+        return Module(path)
+    except PKCS11Error as error:
+        raise HsmUnavailable(f"The PKCS#11 module {path} cannot be used: {error}.") from error
+
+
 class Module(_pkcs11.lib):
     """A loaded and initialized module. One at a time in a process.
 
     `initialize` runs while the object is made, and again after `shut_down`. The inherited `finalize`
     and `reinitialize` are not used: the second would switch locking off.
     """
-
-    def __init__(self, path: str) -> None:
-        try:
-            super().__init__(path)
-        except PKCS11Error as error:
-            raise HsmUnavailable(f"The PKCS#11 module {path} cannot be used: {error}.") from error
 
     def initialize(self) -> None:
         """Tells the module to lock, and to start.

@@ -22,7 +22,7 @@ from trien_server.hsm.keys import (
     find_secret_keys,
     generate_key_pair,
 )
-from trien_server.hsm.module import Module
+from trien_server.hsm.module import load_module
 
 _SECRETS: Final[dict[str, tuple[TokenKeyType, Mechanism, MechanismFlag]]] = {
     SEALING_KEY: (
@@ -52,7 +52,7 @@ def provision(
     Raises `NotProvisioned` when a key is there twice or with other attributes, `PinRejected`, and
     `HsmUnavailable`.
     """
-    module = Module(module_path)
+    module = load_module(module_path)
     try:
         session = log_in(module.find_token(label=token_label, serial=token_serial), pin)
         made = [label for label in _SECRETS if _make(session, label)]

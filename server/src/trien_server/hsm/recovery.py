@@ -16,8 +16,11 @@ from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import PinRejected, describe
 from trien_server.hsm.module import Module
 
-STALE_AFTER: Final = 4.5
-"""Without a good answer for so many seconds the token counts as hung. Above the probe's interval."""
+LONGEST_PROBE_INTERVAL: Final = 1.2
+"""The probe's interval and a half, and `STALE_AFTER`, make less than five seconds to not-ready."""
+
+STALE_AFTER: Final = 3.0
+"""When calls are under way and none ended well for so many seconds, the token counts as hung."""
 
 STALE_AFTER_WRITING: Final = 60.0
 """The same while a key pair is made or destroyed, for some tokens do one thing at a time (seconds)."""
@@ -52,7 +55,6 @@ class Recovery:
         self._hung = False
         self._last_good = monotonic()
         self._state = State.READY
-        self.writing = False
         try:
             self._connection = connect()
         except BaseException:
@@ -70,7 +72,10 @@ class Recovery:
 
     def ready(self) -> bool:
         """Tells whether the token may be used."""
-        return self._state is State.READY and not self._stale()
+        if self._state is State.READY and self._stale():
+            self._report_hung()
+            return False
+        return self._state is State.READY
 
     def connection(self, *, probing: bool = False) -> Connection:
         """Returns the present connection.
@@ -133,7 +138,11 @@ class Recovery:
             self._report_hung()
 
     def _stale(self) -> bool:
-        return monotonic() - self._last_good > (STALE_AFTER_WRITING if self.writing else STALE_AFTER)
+        """Tells whether calls are under way that do not end. A token that nobody asks is not stale."""
+        readers, writer = self._connection.readers.busy_since, self._connection.writer.busy_since
+        begun = [since for since in (readers, writer) if since is not None]
+        limit = STALE_AFTER if writer is None else STALE_AFTER_WRITING
+        return bool(begun) and monotonic() - max(self._last_good, min(begun)) > limit
 
     def _report_hung(self) -> None:
         with self._lock:

@@ -13,11 +13,11 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.core.secret import Secret
 from trien_server.hsm.child import ChildFailed, run_in_child
 from trien_server.hsm.connection import Connection
-from trien_server.hsm.module import Module
+from trien_server.hsm.module import load_module
 
 THREADS: Final = 4
 ROUNDS: Final = 100
-TIMEOUT: Final = 30.0
+TIMEOUT: Final = 15.0
 
 
 def prove_locking(*, module_path: str, token_label: str | None, token_serial: str | None, pin: Secret) -> None:
@@ -42,7 +42,7 @@ def prove_locking(*, module_path: str, token_label: str | None, token_serial: st
 
 def exercise(*, module_path: str, token_label: str | None, token_serial: str | None, pin: str) -> None:
     """Makes THREADS × ROUNDS probe signatures, each thread with a session of its own. Runs in the child."""
-    module = Module(module_path)
+    module = load_module(module_path)
     connection = Connection(
         module=module,
         token_label=token_label,

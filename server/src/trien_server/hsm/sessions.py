@@ -142,6 +142,8 @@ class SessionPool:
         self._free = list(self._slots)
         self._waiters: deque[_Waiter] = deque()
         self._refusing = False
+        self.busy_since: float | None = None
+        """Since when at least one slot has been in use (monotonic seconds); None when none is."""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -209,11 +211,12 @@ class SessionPool:
             if wanted is not None and wanted not in self._slots:
                 wanted = None
             # A free slot that a waiting thread could use does not exist: `_give` hands it over.
-            if wanted is None and self._free:
-                return self._free.pop()
-            if wanted is not None and wanted in self._free:
-                self._free.remove(wanted)
-                return wanted
+            slot = (self._free[-1] if self._free else None) if wanted is None else wanted
+            if slot in self._free:
+                self._free.remove(slot)
+                if self.busy_since is None:
+                    self.busy_since = monotonic()
+                return slot
             waiter = _Waiter(wanted)
             self._waiters.append(waiter)
         waiter.gate.acquire(timeout=timeout)
@@ -228,7 +231,9 @@ class SessionPool:
         if slot not in self._slots:
             for waiter in self._waiters:
                 waiter.wanted = None if waiter.wanted is slot else waiter.wanted
-            self._changed.notify_all()
+            if self._free:
+                self._give(self._free.pop())  # for those who waited for the retired one
+            self._note_idle()
             return
         for waiter in self._waiters:
             if waiter.wanted in (None, slot):
@@ -237,4 +242,9 @@ class SessionPool:
                 waiter.gate.release()
                 return
         self._free.append(slot)
-        self._changed.notify_all()
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if len(self._free) == len(self._slots):
+            self.busy_since = None
+            self._changed.notify_all()

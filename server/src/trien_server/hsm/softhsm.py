@@ -8,7 +8,7 @@ from pkcs11 import TokenFlag
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.secret import Secret
 from trien_server.hsm.child import ChildFailed, run_in_child
-from trien_server.hsm.module import Module
+from trien_server.hsm.module import load_module
 
 SOFTHSM_MODULES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -76,7 +76,7 @@ def initialize_token(*, module_path: str, label: str, pin: str, so_pin: str) -> 
 
     SoftHSM always shows one free slot behind its tokens.
     """
-    module = Module(module_path)
+    module = load_module(module_path)
     free = []
     for slot in module.get_slots():
         token = slot.get_token()

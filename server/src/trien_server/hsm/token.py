@@ -16,8 +16,8 @@ from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import Failure, TokenFailed, classify, describe
 from trien_server.hsm.keys import encode_public_key, find_key_pair, generate_key_pair
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
-from trien_server.hsm.module import Module
-from trien_server.hsm.recovery import Recovery
+from trien_server.hsm.module import load_module
+from trien_server.hsm.recovery import LONGEST_PROBE_INTERVAL, Recovery
 from trien_server.hsm.selftest import prove_locking
 from trien_server.hsm.sessions import SessionPool, Slot, TokenSession
 
@@ -29,7 +29,7 @@ WAIT_FOR_SESSION: Final = 5.0
 WAIT_FOR_WRITER: Final = 30.0
 """How long making or destroying a key pair waits for its turn (seconds)."""
 
-PROBE_INTERVAL: Final = 2.0
+PROBE_INTERVAL: Final = 1.0
 """How often an idle token is probed (seconds)."""
 
 NONCE_SIZE: Final = 12
@@ -68,8 +68,10 @@ class Pkcs11Hsm:
         """
         if token_label is None and token_serial is None:
             raise ValueError("a token is found by its label or its serial number")
+        if not 0 < probe_interval <= LONGEST_PROBE_INTERVAL:
+            raise ValueError(f"the token is probed every {LONGEST_PROBE_INTERVAL} s or more often")
         tell: Report = report if report is not None else _tell_nobody
-        module = Module(module_path)
+        module = load_module(module_path)
 
         def connect() -> Connection:
             return Connection(
@@ -249,17 +251,7 @@ class Pkcs11Hsm:
     def _write(self, work: Callable[[TokenSession], T], *, attempts: int) -> T:
         """Runs `work` with the one session that creates and destroys: SoftHSM does not bear two."""
         connection = self._recovery.connection()
-
-        def counted(session: TokenSession) -> T:
-            self._recovery.writing = True
-            try:
-                result = work(session)
-                self._recovery.good()
-                return result
-            finally:
-                self._recovery.writing = False
-
-        return self._run(connection, connection.writer, counted, attempts=attempts, timeout=WAIT_FOR_WRITER)
+        return self._run(connection, connection.writer, work, attempts=attempts, timeout=WAIT_FOR_WRITER)
 
     def _run(
         self,
