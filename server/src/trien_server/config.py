@@ -50,7 +50,8 @@ class ServerSection(_Section):
         default=256, description="How many calls may be open; more are refused at once (RESOURCE_EXHAUSTED)."
     )
     signing_requests: Annotated[int, Field(ge=1)] = Field(
-        default=64, description="How many requests to sign are admitted at once; more are refused as BUSY."
+        default=24,
+        description="How many requests to sign are admitted at once, fewer than threads; more are refused as BUSY.",
     )
     message_size: Annotated[int, Field(ge=64 * 1024)] = Field(
         default=8 * 1024 * 1024, description="The largest message, in bytes."
@@ -137,6 +138,8 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
         config = Config.model_validate(values)
     except ValidationError as error:
         raise BadConfiguration("\n".join(_fault_of(fault, sources) for fault in error.errors())) from None
+    if config.server.signing_requests >= config.server.threads:
+        raise BadConfiguration("server.signing_requests: expected fewer than server.threads, for other calls need some")
     _check_token(config.token)
     return LoadedConfig(config=config, sources=sources)
 
