@@ -29,7 +29,7 @@ from tests.fakes.signing_service import (
 )
 from typer.testing import CliRunner
 
-from trien_client.cli.main import app
+from trien_client.cli.main import build_app
 from trien_client.cli.outcome import ADVICE
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
@@ -46,7 +46,7 @@ class Trien:
 
     def __call__(self, *arguments: object, code: str | None = None, exit_code: int = 0, **environment: str) -> Any:
         result = self.runner.invoke(
-            app,
+            build_app(completion=False),
             [str(argument) for argument in arguments],
             input=None if code is None else code + "\n",
             env={"TRIEN_CONNECTION": str(self.connection), **environment},
@@ -417,7 +417,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
     for command in commands:
         start = time.perf_counter()
         process = subprocess.run(
-            [sys.executable, "-c", "from trien_client.cli.main import main; main()", *command, "--help"],
+            [str(Path(sys.executable).with_name("trien")), *command, "--help"],
             capture_output=True,
             text=True,
             check=True,
@@ -429,6 +429,20 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
                 f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
             )
     assert len(commands) == 7
+
+
+def test_completion_can_be_installed_and_completes() -> None:
+    program = [str(Path(sys.executable).with_name("trien"))]
+    listed = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True)
+    assert "--install-completion" in listed.stdout
+    completed = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "_TRIEN_COMPLETE": "complete_bash", "COMP_WORDS": "trien si", "COMP_CWORD": "1"},
+    )
+    assert completed.stdout.split() == ["sign"], completed
 
 
 def test_help_imports_neither_grpc_nor_pyhanko() -> None:

@@ -1,24 +1,14 @@
 """The command `trien`: everything that it imports late keeps `--help` fast."""
 
-from typing import Annotated
+import os
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup, TyperOption
 
 from trien_client.cli import credentials, otp, sign, verify
 from trien_client.cli.outcome import EXIT_CODES
-
-app = typer.Typer(
-    name="trien",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=EXIT_CODES,
-)
-app.add_typer(sign.app, name="sign")
-app.add_typer(credentials.app, name="credentials")
-app.command("verify", epilog=EXIT_CODES)(verify.verify)
-app.command("otp", epilog=EXIT_CODES)(otp.otp)
 
 
 def _version(wanted: bool) -> None:
@@ -29,7 +19,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def trien(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
@@ -50,6 +39,38 @@ def trien(
     """
 
 
+class Group(TyperGroup):
+    """A group of commands whose help option has a value, so that typer need not load pydantic (0.2 s) to parse it."""
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+
+def build_app(*, completion: bool) -> typer.Typer:
+    """Makes the command, with or without the options that install shell completion."""
+    app = typer.Typer(
+        name="trien",
+        cls=Group,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=completion,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=EXIT_CODES,
+        callback=trien,
+    )
+    app.add_typer(sign.app, name="sign", cls=Group)
+    app.add_typer(credentials.app, name="credentials", cls=Group)
+    app.command("verify", epilog=EXIT_CODES)(verify.verify)
+    app.command("otp", epilog=EXIT_CODES)(otp.otp)
+    return app
+
+
 def main() -> None:
     """Runs the command."""
-    app()
+    # The completion options, which have no value either, are there only where they can be used.
+    first = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    build_app(completion=first.startswith("-") or "_TRIEN_COMPLETE" in os.environ)()
