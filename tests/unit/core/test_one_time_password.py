@@ -60,8 +60,9 @@ def state(next_value: int = 0, resynchronization: int | None = None) -> Authenti
 
 
 def hotp(password: str, memory: AuthenticatorState) -> tuple[int | None, AuthenticatorState]:
-    shown = candidates(RFC_4226_SECRET, kind=HOTP, digits=6, hash_function="SHA1", at=AT, state=memory)
-    return accept(Secret(password.encode()), among=shown, kind=HOTP, state=memory)
+    given = Secret(password.encode())
+    shown = candidates(RFC_4226_SECRET, kind=HOTP, digits=6, hash_function="SHA1", at=AT, state=memory, password=given)
+    return accept(given, among=shown, kind=HOTP, state=memory)
 
 
 def test_the_vectors_of_rfc_4226_are_accepted_in_turn() -> None:
@@ -77,7 +78,9 @@ def test_the_vectors_of_rfc_4226_are_accepted_in_turn() -> None:
 def test_the_vectors_of_rfc_6238_are_accepted(seconds: int, password: str, hash_function: str) -> None:
     at = datetime.fromtimestamp(seconds, UTC)
     secret = Secret(SECRETS[hash_function])
-    shown = candidates(secret, kind=TOTP, digits=8, hash_function=hash_function, at=at, state=state())
+    shown = candidates(
+        secret, kind=TOTP, digits=8, hash_function=hash_function, at=at, state=state(), password=Secret(b"")
+    )
     value, memory = accept(Secret(password.encode()), among=shown, kind=TOTP, state=state())
     assert value == seconds // 30
     assert memory.next_value == seconds // 30 + 1
@@ -88,7 +91,9 @@ def test_a_totp_is_accepted_one_step_either_side_and_once() -> None:
     secret = Secret(b"x" * 20)
     generator = pyotp.TOTP(base64.b32encode(secret.reveal()).decode())
     for offset in range(-3, 4):
-        shown = candidates(secret, kind=TOTP, digits=6, hash_function="SHA1", at=AT, state=state())
+        shown = candidates(
+            secret, kind=TOTP, digits=6, hash_function="SHA1", at=AT, state=state(), password=Secret(b"")
+        )
         password = Secret(generator.at(AT + timedelta(seconds=30 * offset)).encode())
         value, memory = accept(password, among=shown, kind=TOTP, state=state())
         assert (value is not None) is (abs(offset) <= 1)
@@ -148,7 +153,9 @@ def test_leading_zeros_count() -> None:
     generator = pyotp.HOTP(base64.b32encode(b"x" * 20).decode())
     counter = next(counter for counter in range(1000) if generator.at(counter).startswith("0"))
     memory = state(counter)
-    shown = candidates(Secret(b"x" * 20), kind=HOTP, digits=6, hash_function="SHA1", at=AT, state=memory)
+    shown = candidates(
+        Secret(b"x" * 20), kind=HOTP, digits=6, hash_function="SHA1", at=AT, state=memory, password=Secret(b"")
+    )
     assert accept(Secret(generator.at(counter).encode()), among=shown, kind=HOTP, state=memory)[0] == counter
     short = generator.at(counter).lstrip("0").encode()
     assert accept(Secret(short), among=shown, kind=HOTP, state=memory)[0] is None
@@ -161,7 +168,9 @@ def test_the_uri_makes_the_same_codes_in_an_app() -> None:
             secret, kind=kind, digits=digits, hash_function=hash_function, account="Hoàng Trịnh Đôn", issuer="Trien"
         )
         parsed = pyotp.parse_uri(uri.reveal().decode())
-        shown = candidates(secret, kind=kind, digits=digits, hash_function=hash_function, at=AT, state=state())
+        shown = candidates(
+            secret, kind=kind, digits=digits, hash_function=hash_function, at=AT, state=state(), password=Secret(b"")
+        )
         code = parsed.at(AT) if isinstance(parsed, pyotp.TOTP) else parsed.at(0)
         assert accept(Secret(code.encode()), among=shown, kind=kind, state=state())[0] is not None
         assert parsed.name == "Hoàng Trịnh Đôn"
@@ -170,7 +179,9 @@ def test_the_uri_makes_the_same_codes_in_an_app() -> None:
 def test_a_secret_shows_itself_to_nobody() -> None:
     secret = Secret(b"topsecret")
     assert "topsecret" not in f"{secret!r} {secret} {[secret]}"
-    shown = candidates(Secret(b"x" * 20), kind=HOTP, digits=6, hash_function="SHA1", at=AT, state=state())
+    shown = candidates(
+        Secret(b"x" * 20), kind=HOTP, digits=6, hash_function="SHA1", at=AT, state=state(), password=Secret(b"")
+    )
     assert shown[0].password.reveal().decode() not in repr(shown)
     with pytest.raises(TypeError):
         secret.__reduce__()

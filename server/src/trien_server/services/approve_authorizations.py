@@ -97,7 +97,9 @@ class ApproveAuthorizations:
             authorizations = [require_own(view, principal, name) for name in command.names]
             for authorization in authorizations:
                 self._check(view, principal, authorization, command.signer, at)
-            check = self._one_time_passwords.prepare(view, signer=command.signer, client=principal.name, at=at)
+            check = self._one_time_passwords.prepare(
+                view, command.password, signer=command.signer, client=principal.name, at=at
+            )
             return view, authorizations, check
 
         prepared = self._transactions.read(prepare)

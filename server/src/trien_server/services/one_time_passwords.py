@@ -37,7 +37,7 @@ class OneTimePasswords:
         self._hsm = hsm
         self._seals = seals
 
-    def prepare(self, view: TrustedView, *, signer: str, client: str, at: datetime) -> PreparedCheck:
+    def prepare(self, view: TrustedView, password: Secret, *, signer: str, client: str, at: datetime) -> PreparedCheck:
         """Computes the passwords to compare with; the token decrypts each authenticator's secret once.
 
         Raises `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`.
@@ -63,6 +63,7 @@ class OneTimePasswords:
                 hash_function=authenticator.hash_function,
                 at=at,
                 state=state,
+                password=password,
             )
             prepared.append((authenticator, tuple(shown)))
         return PreparedCheck(signer=signer, authenticators=tuple(prepared))

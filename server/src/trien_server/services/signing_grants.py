@@ -107,10 +107,10 @@ class SigningGrants:
         """
         credential = request.usable.credential
         match command.authority:
-            case WithOneTimePassword(signer=wanted):
+            case WithOneTimePassword(signer=wanted, password=password):
                 require_client_collected_otp(credential)
                 approver = require_approver(view, credential, wanted, field="one_time_password.signer", at=at)
-                check = self._one_time_passwords.prepare(view, signer=approver, client=principal.name, at=at)
+                check = self._one_time_passwords.prepare(view, password, signer=approver, client=principal.name, at=at)
                 return ByOneTimePassword(approver=approver, check=check)
             case WithActivationData() as authority:
                 return self._open(view, request, authority, at)
