@@ -37,8 +37,12 @@ def attempts(name: str, failures: int = 0, version: int = 1) -> Sealed[SignerAtt
 def client(name: str, *, token_hash: bytes | None = None, fingerprint: bytes | None = None) -> Sealed[Client]:
     return sealed(
         Client(
-            name=name, display_name=name, token_hash=token_hash, certificate_fingerprint=fingerprint,
-            state=State.ENABLED, create_time=TIME,
+            name=name,
+            display_name=name,
+            token_hash=token_hash,
+            certificate_fingerprint=fingerprint,
+            state=State.ENABLED,
+            create_time=TIME,
         )
     )
 
@@ -64,7 +68,7 @@ def _value(hint: Any, source: random.Random) -> Any:
     if issubclass(hint, StrEnum):
         return source.choice(list(hint))
     makers: dict[Any, Callable[[], Any]] = {
-        str: lambda: source.choice(["", "x", "Chủ tịch xã Hoằng Trinh", 'quote " \' \\', "line\nbreak", "🖋 𝒔"]),
+        str: lambda: source.choice(["", "x", "Chủ tịch xã Hoằng Trinh", "quote \" ' \\", "line\nbreak", "🖋 𝒔"]),
         int: lambda: source.choice([0, 1, -1, 2**63 - 1, -(2**63), source.getrandbits(40)]),
         bool: lambda: source.random() < 0.5,
         bytes: lambda: source.choice([b"", b"\x00\xff", source.randbytes(source.randrange(200))]),

@@ -141,7 +141,7 @@ def test_a_digest_of_another_length_is_refused_and_so_is_the_whole_call(
 
 
 def test_ed25519_signs_data_of_every_length_up_to_64_kib(subject: Subject) -> None:
-    key = subject.keys[KeyType.ED25519]
+    key = subject.keys[KeyType.EC_ED25519]
     lengths = [0, 1, 32, 64, 1000, 64 * 1024]
     messages = [os.urandom(length) for length in lengths]
     signatures = subject.hsm.sign(key, SignatureAlgorithm.ED25519, messages, pss_salt_length=None)
@@ -171,7 +171,7 @@ def test_no_messages_give_no_signatures(subject: Subject) -> None:
 
 
 @pytest.mark.promise("P4")
-@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384, KeyType.ED25519])
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384, KeyType.EC_ED25519])
 def test_a_key_pair_lives_from_generate_to_destroy(subject: Subject, key_type: KeyType) -> None:
     hsm = subject.hsm
     object_id = os.urandom(16)
@@ -274,7 +274,7 @@ def test_all_methods_serve_several_threads_at_once(subject: Subject) -> None:
     def work(number: int) -> int:
         done = 0
         for round_number in range(20):
-            for algorithm, key_type in ((P256, KeyType.EC_P256), (SignatureAlgorithm.ED25519, KeyType.ED25519)):
+            for algorithm, key_type in ((P256, KeyType.EC_P256), (SignatureAlgorithm.ED25519, KeyType.EC_ED25519)):
                 message = message_for(algorithm, 100 * number + round_number)
                 hsm.prepare(subject.keys[key_type])
                 signatures = hsm.sign(subject.keys[key_type], algorithm, [message, message], pss_salt_length=None)

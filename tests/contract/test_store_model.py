@@ -45,8 +45,12 @@ steps = st.one_of(
     ),
     st.tuples(
         st.just("outcome"),
-        st.builds(Outcome, request=names, signatures=st.lists(st.binary(max_size=3), max_size=2).map(tuple),
-                  create_time=st.just(TIME)),
+        st.builds(
+            Outcome,
+            request=names,
+            signatures=st.lists(st.binary(max_size=3), max_size=2).map(tuple),
+            create_time=st.just(TIME),
+        ),
     ),
     st.tuples(st.just("look"), names, small),
     st.tuples(st.just("fail"), st.none()),

@@ -168,7 +168,7 @@ def _check_id(object_id: bytes) -> None:
 def _generate(key_type: KeyType) -> PrivateKey:
     if key_type.is_rsa:
         return rsa.generate_private_key(65537, key_type.bits)
-    if key_type is KeyType.ED25519:
+    if key_type is KeyType.EC_ED25519:
         return ed25519.Ed25519PrivateKey.generate()
     return ec.generate_private_key(ec.SECP256R1() if key_type is KeyType.EC_P256 else ec.SECP384R1())
 
@@ -180,9 +180,7 @@ def _check(
         raise ValueError("the key makes no such signatures")
     function = algorithm.hash_function
     if pss_salt_length is not None and (
-        not algorithm.is_pss
-        or function is None
-        or not 0 <= pss_salt_length <= largest_pss_salt(key_type, function)
+        not algorithm.is_pss or function is None or not 0 <= pss_salt_length <= largest_pss_salt(key_type, function)
     ):
         raise ValueError("the salt length does not fit")
     for message in messages:
@@ -190,9 +188,7 @@ def _check(
             raise ValueError("the digest has the wrong length")
 
 
-def _sign(
-    private_key: PrivateKey, algorithm: SignatureAlgorithm, message: bytes, pss_salt_length: int | None
-) -> bytes:
+def _sign(private_key: PrivateKey, algorithm: SignatureAlgorithm, message: bytes, pss_salt_length: int | None) -> bytes:
     if isinstance(private_key, ed25519.Ed25519PrivateKey):
         return private_key.sign(message)
     function = algorithm.hash_function

@@ -52,7 +52,7 @@ class Refused(Exception):  # noqa: N818
     def __init__(self, error: grpc.RpcError) -> None:
         self.code: grpc.StatusCode = error.code()
         self.details: str = error.details() or ""
-        self.trailers: tuple[tuple[str, Any], ...] = tuple(error.trailing_metadata() or ())
+        self.trailers: list[tuple[str, Any]] = [(key, value) for key, value in error.trailing_metadata() or ()]
         self.reason = ""
         self.metadata: dict[str, str] = {}
         self.retry_after: float | None = None
@@ -251,7 +251,7 @@ class Administrator:
         """Makes a key and waits until it is generated."""
         keys = self.connection.keys
         request = key_service_pb2.CreateKeyRequest(key_id=identifier, key=key_service_pb2.Key(key_type=key_type))
-        key = self.connection.call(keys.CreateKey, request)
+        key: key_service_pb2.Key = self.connection.call(keys.CreateKey, request)
         end = time.monotonic() + 120
         while key.state == key_service_pb2.Key.PENDING_GENERATION and time.monotonic() < end:
             time.sleep(0.02)

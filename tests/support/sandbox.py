@@ -9,12 +9,13 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -168,11 +169,14 @@ class Installation:
 
     def lines(self, offset: int = 0) -> list[dict[str, Any]]:
         """Returns the log's lines from a byte on, those that are JSON."""
-        found = []
-        for line in self.log_path.read_bytes()[offset:].splitlines():
-            if line.startswith(b"{") and line.endswith(b"}"):
-                found.append(json.loads(line))
-        return found
+        lines = self.log_path.read_bytes()[offset:].splitlines()
+        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+
+    @contextmanager
+    def read_database(self) -> Iterator[sqlite3.Connection]:
+        """Opens the database for reading, also while the server runs."""
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+            yield connection
 
     def _write_connection_file(self) -> None:
         connection = {

@@ -53,7 +53,7 @@ _CREDENTIALS = {
     P384: (KeyType.EC_P384, CHAIR, CHAIR),
     RSA: (KeyType.RSA_2048, CHAIR, CHAIR),
     SEAL: (KeyType.EC_P256, AGENCY, CLERK),
-    ED: (KeyType.ED25519, CHAIR, CHAIR),
+    ED: (KeyType.EC_ED25519, CHAIR, CHAIR),
 }
 
 

@@ -80,5 +80,5 @@ def test_openssl_reads_every_public_key(opened: tuple[Pkcs11Hsm, SoftHsmToken], 
     ]
     assert "prime256v1" in read[KeyType.EC_P256]
     assert "secp384r1" in read[KeyType.EC_P384]
-    assert "ED25519" in read[KeyType.ED25519]
+    assert "ED25519" in read[KeyType.EC_ED25519]
     assert len(read) == 6

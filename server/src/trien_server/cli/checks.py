@@ -17,15 +17,20 @@ from trien_server.store.schema import SchemaMismatch, SchemaVerdict, schema_stat
 def explain(fault: BaseException) -> str | None:
     """Returns one clear line for what a start can fail on, or None for a defect."""
     match fault:
-        case Refusal():
-            return f"{fault.reason}: {fault.message}"
         case NotASandbox() | NotThisInstallation() | SchemaMismatch() | BadConfiguration() | OSError():
             return str(fault)
         case PinRejected():
             return f"The token refused the PIN: {fault}. Check the PIN file before the next start: tokens lock."
         case NotProvisioned():
             return f"{fault} `trien-server init` makes the installation's keys."
+        case Refusal():
+            return f"{fault.reason}: {fault.message}"
     return None
+
+
+def is_pin_refused(fault: BaseException) -> bool:
+    """Tells whether a start failed because of the PIN, so that nothing starts it again by itself."""
+    return isinstance(fault, PinRejected)
 
 
 def findings(config: Config) -> list[str]:

@@ -1,6 +1,7 @@
 """`trien-server`: everything that is done on the server's own machine.
 
-Exit codes: 0 done; 1 it failed or was refused; 2 wrong usage or configuration.
+Exit codes: 0 done; 1 it failed or was refused; 2 wrong usage or configuration; 3 the token refused the PIN: do not
+start again before an operator looked at it, for tokens lock after a few wrong ones.
 """
 
 import os
@@ -224,9 +225,9 @@ class _explained:  # noqa: N801 - used as a statement
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: object) -> None:
         if fault is None or isinstance(fault, typer.Exit):
             return
-        from trien_server.cli.checks import explain
+        from trien_server.cli.checks import explain, is_pin_refused
 
         message = explain(fault)
         if message is not None:
             typer.echo(message, err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(3 if is_pin_refused(fault) else 1) from None

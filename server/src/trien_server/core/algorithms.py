@@ -33,7 +33,7 @@ class KeyType(StrEnum):
     RSA_4096 = "RSA_4096"
     EC_P256 = "EC_P256"
     EC_P384 = "EC_P384"
-    ED25519 = "ED25519"
+    EC_ED25519 = "EC_ED25519"
 
     @property
     def is_rsa(self) -> bool:
@@ -48,7 +48,7 @@ class KeyType(StrEnum):
             "RSA_4096": 4096,
             "EC_P256": 256,
             "EC_P384": 384,
-            "ED25519": 255,
+            "EC_ED25519": 255,
         }[self.value]
 
 
@@ -93,7 +93,7 @@ class SignatureAlgorithm(StrEnum):
             is {
                 SignatureAlgorithm.ECDSA_P256_SHA256: KeyType.EC_P256,
                 SignatureAlgorithm.ECDSA_P384_SHA384: KeyType.EC_P384,
-                SignatureAlgorithm.ED25519: KeyType.ED25519,
+                SignatureAlgorithm.ED25519: KeyType.EC_ED25519,
             }[self]
         )
 

@@ -11,6 +11,8 @@ from trien_server.core.signed_attributes import digest_signed_attributes
 
 MOST_ITEMS = 1000
 LARGEST_DATA = 64 * 1024
+LARGEST_ATTRIBUTES_OF_A_REQUEST = 1024 * 1024
+"""All attributes of a request together, in bytes: reading them strictly costs about a second a megabyte."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +132,10 @@ def prepare_items(
         if kind_of(item) is not kind:
             raise AlgorithmMismatch(f"items[{position}]", "all items of a request are of one kind")
     check_kind(kind, algorithm)
+    size = sum(len(item.encoded) for item in items if isinstance(item, SignedAttributesItem))
+    if size > LARGEST_ATTRIBUTES_OF_A_REQUEST:
+        limit = LARGEST_ATTRIBUTES_OF_A_REQUEST
+        raise InvalidArgument("items", f"{size} bytes of signed attributes, at most {limit} are allowed in a request")
     authorized: list[bytes] = []
     messages: list[bytes] = []
     for position, item in enumerate(items):

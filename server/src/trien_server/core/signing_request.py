@@ -12,7 +12,7 @@ ALGORITHMS = {
     KeyType.RSA_4096: SignatureAlgorithm.RSA_PKCS1_SHA256,
     KeyType.EC_P256: SignatureAlgorithm.ECDSA_P256_SHA256,
     KeyType.EC_P384: SignatureAlgorithm.ECDSA_P384_SHA384,
-    KeyType.ED25519: SignatureAlgorithm.ED25519,
+    KeyType.EC_ED25519: SignatureAlgorithm.ED25519,
 }
 """What a key of each type signs its request with."""
 

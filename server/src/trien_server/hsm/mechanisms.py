@@ -83,7 +83,7 @@ def standard_signature(algorithm: SignatureAlgorithm, key_type: KeyType, raw: by
 
     Raises `TokenFailed` when the token's output has another length than it must have.
     """
-    expected = key_type.bits // 8 if key_type.is_rsa else 64 if key_type is KeyType.ED25519 else key_type.bits // 4
+    expected = key_type.bits // 8 if key_type.is_rsa else 64 if key_type is KeyType.EC_ED25519 else key_type.bits // 4
     if len(raw) != expected:
         raise TokenFailed(f"The token returned {len(raw)} bytes as a signature of {expected}.")
     if not algorithm.is_ecdsa:

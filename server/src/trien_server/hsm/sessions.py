@@ -87,7 +87,7 @@ class TokenSession:
 def _token_key_type(key_type: KeyType) -> TokenKeyType:
     if key_type.is_rsa:
         return TokenKeyType.RSA
-    return TokenKeyType.EC_EDWARDS if key_type is KeyType.ED25519 else TokenKeyType.EC
+    return TokenKeyType.EC_EDWARDS if key_type is KeyType.EC_ED25519 else TokenKeyType.EC
 
 
 class Slot:

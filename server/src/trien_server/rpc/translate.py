@@ -38,16 +38,6 @@ from trien_server.core.records import (
 from trien_server.services.credentials import CredentialView
 from trien_server.services.read_authorizations import AuthorizationView
 
-_KEY_TYPES = {
-    algorithms_pb2.RSA_2048: KeyType.RSA_2048,
-    algorithms_pb2.RSA_3072: KeyType.RSA_3072,
-    algorithms_pb2.RSA_4096: KeyType.RSA_4096,
-    algorithms_pb2.EC_P256: KeyType.EC_P256,
-    algorithms_pb2.EC_P384: KeyType.EC_P384,
-    algorithms_pb2.EC_ED25519: KeyType.ED25519,
-}
-_KEY_TYPES_OUT = {value: key for key, value in _KEY_TYPES.items()}
-
 
 def algorithm_in(value: "algorithms_pb2.SignatureAlgorithm.ValueType", *, field: str) -> SignatureAlgorithm:
     """Returns the algorithm. Raises `InvalidArgument` for one that is not said or not known."""
@@ -63,9 +53,14 @@ def algorithm_out(value: SignatureAlgorithm) -> "algorithms_pb2.SignatureAlgorit
 
 def key_type_in(value: "algorithms_pb2.KeyType.ValueType", *, field: str) -> KeyType:
     """Returns the key type. Raises `InvalidArgument` for one that is not said or not known."""
-    if value not in _KEY_TYPES:
-        raise InvalidArgument(field, "required, one of trien.v1.KeyType")
-    return _KEY_TYPES[value]
+    try:
+        return KeyType(algorithms_pb2.KeyType.Name(value))
+    except ValueError as unknown:
+        raise InvalidArgument(field, "required, one of trien.v1.KeyType") from unknown
+
+
+def key_type_out(value: KeyType) -> "algorithms_pb2.KeyType.ValueType":
+    return algorithms_pb2.KeyType.Value(value.value)
 
 
 def items_in(items: Iterable[signing_service_pb2.SignItem]) -> tuple[Item, ...]:
@@ -195,7 +190,7 @@ def credential_out(view: CredentialView) -> credential_service_pb2.Credential:
         max_items=credential.max_items,
         client_collected_otp_allowed=credential.client_collected_otp,
         state=states[credential.state],
-        key_type=_KEY_TYPES_OUT[view.key.key_type],
+        key_type=key_type_out(view.key.key_type),
         algorithms=[algorithm_out(found) for found in SignatureAlgorithm if found.fits(view.key.key_type)],
         create_time=time_out(credential.create_time),
     )
@@ -211,7 +206,7 @@ def key_out(key: Key) -> key_service_pb2.Key:
     levels = {ProtectionLevel.TOKEN: key_service_pb2.TOKEN}
     return key_service_pb2.Key(
         name=key.name,
-        key_type=_KEY_TYPES_OUT[key.key_type],
+        key_type=key_type_out(key.key_type),
         protection_level=levels[key.protection_level],
         state=states[key.state],
         public_key=key.public_key,

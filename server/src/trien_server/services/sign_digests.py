@@ -28,7 +28,7 @@ _SECONDS_PER_ITEM = {
     KeyType.RSA_4096: 0.012,
     KeyType.EC_P256: 0.0005,
     KeyType.EC_P384: 0.001,
-    KeyType.ED25519: 0.0005,
+    KeyType.EC_ED25519: 0.0005,
 }
 """What one signature takes on a software token of one core, roughly: enough to refuse what cannot finish."""
 
