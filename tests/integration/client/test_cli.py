@@ -91,6 +91,40 @@ def test_a_pdf_is_signed_and_verified(
         assert "field Lãnh đạo" in checked.stdout
 
 
+def test_many_pdfs_take_one_password(
+    trien: Trien, service: FakeSigningService, tmp_path: Path, authority: CertificateAuthority
+) -> None:
+    folder = tmp_path / "signed"
+    folder.mkdir()
+    documents = [reportlab_page(tmp_path / f"{number}.pdf") for number in range(20)]
+    sign = ["sign", "pdfs", *documents, "--output-dir", folder, "--credential", "p256", "--otp-file", "-"]
+    result = trien(*sign, code=CODE)
+    assert result.stdout.count("Signed: ") == 20
+    assert service.approvals == 1
+    [request] = service.requests("SignDigests")
+    assert len(request.items) == 20
+    for document in documents:
+        require_good(folder / document.name, authority.root_pem)
+    assert "--force" in trien(*sign, code="222222", exit_code=2).stderr
+    assert service.approvals == 1
+
+
+def test_one_bad_pdf_keeps_all_from_being_signed(trien: Trien, service: FakeSigningService, tmp_path: Path) -> None:
+    folder = tmp_path / "signed"
+    folder.mkdir()
+    documents = [reportlab_page(tmp_path / f"{number}.pdf") for number in range(3)]
+    documents[1].write_text("no pdf")
+    sign = ["sign", "pdfs", *documents, "--output-dir", folder, "--credential", "p256", "--otp-file", "-"]
+    assert "1.pdf cannot be read as a PDF" in trien(*sign, code=CODE, exit_code=2).stderr
+    reportlab_page(documents[1])
+    service.plan("SignDigests", Refuse("CREDENTIAL_DISABLED"))
+    assert "CREDENTIAL_DISABLED" in trien(*sign, code=CODE, exit_code=1).stderr
+    assert list(folder.iterdir()) == []
+    assert service.approvals == 0
+    same = ["sign", "pdfs", documents[0], documents[0], "--output-dir", folder, "--credential", "p256"]
+    assert "same name" in trien(*same, "--otp-file", "-", code=CODE, exit_code=2).stderr
+
+
 def test_a_second_signature_takes_the_next_field(trien: Trien, document: Path, tmp_path: Path) -> None:
     once, twice = tmp_path / "once.pdf", tmp_path / "twice.pdf"
     trien("sign", "pdf", document, once, "--credential", "rsa", "--otp-file", "-", code="111111")
@@ -413,7 +447,16 @@ def test_what_cannot_be_computed_is_said_without_the_secret(
 
 
 def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [[], ["sign"], ["sign", "pdf"], ["sign", "digest"], ["verify"], ["credentials", "list"], ["otp"]]
+    commands = [
+        [],
+        ["sign"],
+        ["sign", "pdf"],
+        ["sign", "pdfs"],
+        ["sign", "digest"],
+        ["verify"],
+        ["credentials", "list"],
+        ["otp"],
+    ]
     for command in commands:
         start = time.perf_counter()
         process = subprocess.run(
@@ -428,7 +471,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
             print(  # noqa: T201 - a measurement to look at, too dependent on the machine to assert
                 f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
             )
-    assert len(commands) == 7
+    assert len(commands) == 8
 
 
 def test_completion_can_be_installed_and_completes() -> None:

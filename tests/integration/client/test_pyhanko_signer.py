@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from pyhanko_certvalidator.registry import SimpleCertificateStore
 from tests.documents.judge import judge, require_good
 from tests.documents.pdfsig import pdfsig
 from tests.documents.producers import large_document, libreoffice_document, reportlab_page, signed_document
-from tests.fakes.signing_service import CertificateAuthority, FakeServer, FakeSigningService, PrivateKey, Tamper
+from tests.fakes.signing_service import Abort, CertificateAuthority, FakeServer, FakeSigningService, PrivateKey, Tamper
 
 from trien_client import AlgorithmMismatch, Client, OneTimePasswordContext, SignatureAlgorithm, VerificationError
-from trien_client.pyhanko import TrienSigner, document_digest_of
+from trien_client.pyhanko import TrienSigner, document_digest_of, sign_together
 
 CODE = "111111"
 RSA = "credentials/rsa"
@@ -133,6 +134,39 @@ def test_it_works_inside_an_event_loop(client: Client, authority: CertificateAut
 
     asyncio.run(work())
     require_good(tmp_path / "out.pdf", authority.root_pem)
+
+
+def test_documents_are_signed_together(
+    client: Client, service: FakeSigningService, authority: CertificateAuthority, tmp_path: Path
+) -> None:
+    asked: list[OneTimePasswordContext] = []
+
+    def ask(context: OneTimePasswordContext) -> str:
+        asked.append(context)
+        return CODE
+
+    signer = TrienSigner(client, RSA, one_time_password=ask)
+
+    async def job(number: int) -> int:
+        document = reportlab_page(tmp_path / f"in{number}.pdf")
+        with document.open("rb") as source, (tmp_path / f"out{number}.pdf").open("wb") as target:
+            metadata = PdfSignatureMetadata(field_name="S", subfilter=SigSeedSubFilter.PADES)
+            await PdfSigner(metadata, signer).async_sign_pdf(IncrementalPdfFileWriter(source), output=target)
+        return number
+
+    async def bad() -> int:
+        raise KeyError("cannot be prepared")
+
+    with pytest.raises(KeyError, match="cannot be prepared"):
+        asyncio.run(sign_together(signer, [lambda: job(0), bad, lambda: job(1)]))
+    assert asked == []
+    service.plan("SignDigests", Abort(work=True))
+    assert asyncio.run(sign_together(signer, [partial(job, number) for number in range(5)])) == [0, 1, 2, 3, 4]
+    assert len(asked) == service.approvals == 1
+    assert len(asked[0].digests) == 5
+    for number in range(5):
+        require_good(tmp_path / f"out{number}.pdf", authority.root_pem)
+    assert asyncio.run(sign_together(signer, [])) == []
 
 
 def test_a_changed_byte_is_noticed_by_both_judges(

@@ -6,11 +6,15 @@
         metadata = PdfSignatureMetadata(field_name="Signature1", subfilter=SigSeedSubFilter.PADES)
         PdfSigner(metadata, signer).sign_pdf(writer, output=...)
 
+Many PDFs take one one-time password with `sign_together`.
+
 Any code that takes a pyHanko `Signer` takes a `TrienSigner`. The document is hashed here. What is sent are the CMS
 signed attributes and the document's digest, so that the server can check that one belongs to the other.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from asn1crypto import algos, cms, core  # type: ignore[import-untyped]
 from asn1crypto import x509 as asn1_x509
@@ -26,7 +30,9 @@ from trien_client._items import Data, Item, SignedAttributes, digest_bytes
 from trien_client._resources import SigningResult
 from trien_client._verification import key_type_of, require_fit
 
-__all__ = ["TrienSigner"]
+__all__ = ["TrienSigner", "sign_together"]
+
+T = TypeVar("T")
 
 
 class TrienSigner(Signer):
@@ -58,6 +64,7 @@ class TrienSigner(Signer):
         self.credential = credential
         self.result: SigningResult | None = None
         """What the server answered to the last signature: its authorization and audit entry."""
+        self._gathering: _Gathering | None = None
         self._client = client
         self._one_time_password = one_time_password
         self._signer = signer
@@ -76,15 +83,20 @@ class TrienSigner(Signer):
         if dry_run:
             return bytes(self.key_type.largest_signature)
         item = self._item(data, digest_algorithm)
-        self.result = await asyncio.to_thread(self.sign_item, item)
+        if self._gathering is not None:
+            return await self._gathering.signature_of(item)
+        self.result = await asyncio.to_thread(self.sign_items, [item])
         return self.result.signatures[0]
 
-    def sign_item(self, item: Item, *, request_id: str | None = None) -> SigningResult:
-        """Has one item signed. Override it to ask again after `OneTimePasswordRejected`, with the same `request_id`."""
+    def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
+        """Has items signed with one one-time password.
+
+        Override it to ask again after `OneTimePasswordRejected`, with the same `request_id`.
+        """
         return self._client.sign_digests(
             self.credential,
             self.algorithm,
-            [item],
+            items,
             one_time_password=self._one_time_password,
             signer=self._signer,
             request_id=request_id,
@@ -104,6 +116,51 @@ class TrienSigner(Signer):
         if document_digest is None:
             return digest_bytes(data, hash_function)
         return SignedAttributes(document_digest=document_digest, der=data)
+
+
+class _Gathering:
+    """Holds back signatures until every document of a batch has its digest, so that one password is asked for all."""
+
+    def __init__(self, signer: TrienSigner, expected: int) -> None:
+        self._signer = signer
+        self._expected = expected
+        self._waiting: list[tuple[Item, asyncio.Future[bytes]]] = []
+
+    async def signature_of(self, item: Item) -> bytes:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if len(self._waiting) == self._expected:
+            try:
+                result = await asyncio.to_thread(self._signer.sign_items, [waiting for waiting, _ in self._waiting])
+            except BaseException:
+                for _, other in self._waiting:
+                    other.cancel()
+                raise
+            self._signer.result = result
+            for (_, waiting), signature in zip(self._waiting, result.signatures, strict=True):
+                waiting.set_result(signature)
+        return await future
+
+
+async def sign_together(signer: TrienSigner, jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Signs several documents with one one-time password, and returns what the jobs return, in their order.
+
+    Each job has `signer` make exactly one signature, such as `lambda: PdfSigner(…, signer).async_sign_pdf(…)`. The
+    person is asked when all documents have been hashed. When one cannot be prepared, nobody is asked.
+
+    Raises what the first failing job raised.
+    """
+    if not jobs:
+        return []
+    signer._gathering = _Gathering(signer, len(jobs))
+    tasks = [asyncio.ensure_future(job()) for job in jobs]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        signer._gathering = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def document_digest_of(data: bytes, hash_function: HashFunction) -> bytes | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trien_client._algorithms import SignatureAlgorithm
 from trien_client.cli.outcome import CommandError, OutputFormat
 
 if TYPE_CHECKING:
@@ -66,6 +67,17 @@ CredentialName = Annotated[
     str,
     typer.Option(
         "--credential", metavar="NAME", help="The credential that signs, for example credentials/hoang-trinh-don-rsa."
+    ),
+]
+
+
+Algorithm = Annotated[
+    SignatureAlgorithm | None,
+    typer.Option(
+        "--algorithm",
+        metavar="NAME",
+        help="The signature algorithm. Without it the one that suits the key: RSA_PSS_SHA256 for RSA, ECDSA_P256_SHA256"
+        " for P-256. Older readers may need RSA_PKCS1_SHA256.",
     ),
 ]
 

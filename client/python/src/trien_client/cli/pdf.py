@@ -1,6 +1,10 @@
-"""Signs one PDF for the command line, with pyHanko; imported late, because pyHanko takes half a second."""
+"""Signs PDFs for the command line, with pyHanko; imported late, because pyHanko takes half a second."""
 
+import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +21,7 @@ from trien_client._items import Item
 from trien_client._resources import SigningResult
 from trien_client.cli.outcome import CommandError
 from trien_client.cli.password import PasswordSource
-from trien_client.pyhanko import TrienSigner
+from trien_client.pyhanko import TrienSigner, sign_together
 
 
 class PromptingSigner(TrienSigner):
@@ -35,39 +39,48 @@ class PromptingSigner(TrienSigner):
         super().__init__(client, credential, algorithm=algorithm, one_time_password=source, signer=signer)
         self._source = source
 
-    def sign_item(self, item: Item, *, request_id: str | None = None) -> SigningResult:
-        """Has one item signed; the attempts share one request id, `request_id` if it is given."""
+    def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
+        """Has items signed; the attempts share one request id, `request_id` if it is given."""
         return self._source.until_accepted(
-            lambda _, own: super(PromptingSigner, self).sign_item(item, request_id=request_id or own)
+            lambda _, own: super(PromptingSigner, self).sign_items(items, request_id=request_id or own)
         )
 
 
-def sign_document(
-    document: Path,
-    signed: BinaryIO,
-    signer: TrienSigner,
-    *,
-    field: str | None,
-    reason: str | None,
-    location: str | None,
-    pades: bool,
-) -> str:
-    """Signs `document` into `signed` and returns the field's name.
+@dataclass(frozen=True, kw_only=True)
+class PdfOptions:
+    """How the signature is made."""
 
-    Raises `CommandError` when the file cannot be read as a PDF or the field cannot be signed.
+    field: str | None
+    reason: str | None
+    location: str | None
+    pades: bool
+
+
+def sign_documents(documents: Sequence[tuple[Path, BinaryIO]], signer: TrienSigner, options: PdfOptions) -> list[str]:
+    """Signs each document into its output, all with one one-time password; returns the fields' names.
+
+    Raises `CommandError` when a file cannot be read as a PDF or the field cannot be signed; then none is signed.
     """
     silence_libraries()
+
+    async def together() -> list[str]:
+        return await sign_together(signer, [partial(_sign, *document, signer, options) for document in documents])
+
+    return asyncio.run(together())
+
+
+async def _sign(document: Path, signed: BinaryIO, signer: TrienSigner, options: PdfOptions) -> str:
     try:
         with document.open("rb") as source:
             writer = IncrementalPdfFileWriter(source)
-            name = field or _free_field(writer.prev)
+            name = options.field or _free_field(writer.prev)
             metadata = PdfSignatureMetadata(
                 field_name=name,
-                reason=reason,
-                location=location,
-                subfilter=SigSeedSubFilter.PADES if pades else SigSeedSubFilter.ADOBE_PKCS7_DETACHED,
+                reason=options.reason,
+                location=options.location,
+                subfilter=SigSeedSubFilter.PADES if options.pades else SigSeedSubFilter.ADOBE_PKCS7_DETACHED,
             )
-            PdfSigner(metadata, signer).sign_pdf(writer, output=signed)
+            await PdfSigner(metadata, signer).async_sign_pdf(writer, output=signed)
     except PdfError as error:
         raise CommandError(f"{document} cannot be read as a PDF: {error}") from None
     except SigningError as error:
