@@ -4,6 +4,7 @@ import os
 import threading
 from pathlib import Path
 
+from google.protobuf.internal import api_implementation
 from trien.v1 import (
     access_service_pb2_grpc,
     authorization_service_pb2_grpc,
@@ -38,6 +39,7 @@ from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator
 from trien_server.services.changes import Changes
 from trien_server.services.clients import CreateClient, DisableClient, GetClient
+from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.create_authorization import CreateAuthorization
 from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deny_authorization import DenyAuthorization
@@ -81,7 +83,10 @@ class UseCases:
         waiters: int,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
-        transactions = Transactions(store=store, seals=seals, clock=clock, randomness=randomness, report=report)
+        clock_guard = ClockGuard(store=store, clock=clock, report=report)
+        transactions = Transactions(
+            store=store, seals=seals, clock=clock, clock_guard=clock_guard, randomness=randomness, report=report
+        )
         changes = Changes(transactions=transactions, seals=seals)
         passwords = OneTimePasswords(hsm=hsm, seals=seals)
         queue = SigningQueue(places=places, admitted=admitted)
@@ -93,7 +98,8 @@ class UseCases:
         self.transactions = transactions
         self.changes = changes
         self.authenticate = Authenticate(transactions=transactions)
-        self.check_start = CheckStart(hsm=hsm, store=store, transactions=transactions, clock=clock, report=report)
+        self.clock_guard = clock_guard
+        self.check_start = CheckStart(hsm=hsm, transactions=transactions, clock_guard=clock_guard)
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
         self.sign_digests = SignDigests(
             hsm=hsm,
@@ -259,6 +265,8 @@ class Server:
         Raises `NotThisInstallation`, `ClockNotTrusted`, `HsmUnavailable`, `OSError`.
         """
         self._instance = instance
+        if api_implementation.Type() != "upb":
+            raise OSError("protobuf runs on its pure-Python backend, which deeply nested messages can exhaust: refused")
         instance.use.check_start()
         settings = instance.config.server
         self.grpc = build_grpc_server(
@@ -306,7 +314,7 @@ class Server:
 
     def _can_serve(self) -> bool:
         try:
-            self._instance.use.check_start.check_clock()
+            self._instance.use.clock_guard.check()
         except Refusal:
             return False
         return self._instance.hsm.ready() and not self._instance.fatal.is_set()

@@ -135,7 +135,25 @@ def test_a_clock_that_went_back_opens_no_used_step_and_stops_the_service(world: 
     world.clock.step(timedelta(seconds=seconds))
     with pytest.raises(errors.ClockNotTrusted):
         world.sign(digests(1), password=code)
-    assert [event.name for event in world.events] == ["clock_went_back"]
+    assert [event.name for event in world.events] == ["clock_jumped", "clock_not_trusted"]
+    with pytest.raises(errors.ClockNotTrusted):
+        world.sign(digests(1), password=world.code())
+    world.clock.advance(timedelta(seconds=120))
+    world.use.clock_guard.check()
+    world.sign(digests(1), password=world.code())
+
+
+@pytest.mark.promise("P8")
+def test_a_clock_that_differs_from_the_stores_stops_the_service_and_costs_no_code(world: World) -> None:
+    code = world.code()
+    world.store.now = lambda: world.clock.now() + timedelta(seconds=6)
+    with pytest.raises(errors.ClockNotTrusted):
+        world.use.clock_guard.check()
+    with pytest.raises(errors.ClockNotTrusted):
+        world.sign(digests(1), password=code)
+    world.store.now = lambda: world.clock.now() + timedelta(seconds=4)
+    world.use.clock_guard.check()
+    world.sign(digests(1), password=code)
 
 
 @pytest.mark.promise("P2")

@@ -1,12 +1,13 @@
 """The installation: made once by `init`, checked at every start."""
 
-from trien_server.core.errors import ClockNotTrusted, Refusal
-from trien_server.core.ports import Clock, Hsm, Randomness, Report, Store
+from trien_server.core.errors import Refusal
+from trien_server.core.ports import Clock, Hsm, Randomness
 from trien_server.core.records import Installation, Operator
 from trien_server.services.changes import Change, Changes
+from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
-from trien_server.services.transactions import CLOCK_TOLERANCE, Transactions
+from trien_server.services.transactions import Transactions
 from trien_server.services.trusted import TrustedView
 
 NAME = "installation"
@@ -49,12 +50,10 @@ class CreateInstallation:
 class CheckStart:
     """What has to hold before a server serves (P8)."""
 
-    def __init__(self, *, hsm: Hsm, store: Store, transactions: Transactions, clock: Clock, report: Report) -> None:
+    def __init__(self, *, hsm: Hsm, transactions: Transactions, clock_guard: ClockGuard) -> None:
         self._hsm = hsm
-        self._store = store
         self._transactions = transactions
-        self._clock = clock
-        self._report = report
+        self._clock_guard = clock_guard
 
     def __call__(self) -> None:
         """Checks token, installation and clock.
@@ -71,14 +70,4 @@ class CheckStart:
             raise NotThisInstallation("The token's sealing key did not seal this database.") from refusal
         if installation is None:
             raise NotThisInstallation("The database has no installation: run `trien-server init`.")
-        self.check_clock()
-
-    def check_clock(self) -> None:
-        """Raises `ClockNotTrusted`, after reporting it, when the clock differs from the store's or went back."""
-        now, stored = self._clock.now(), self._store.now()
-        latest = self._store.read(lambda snapshot: snapshot.latest_time())
-        behind_log = latest is not None and now < latest - CLOCK_TOLERANCE
-        if abs(now - stored) > CLOCK_TOLERANCE or behind_log:
-            fields = {"now": now.isoformat(), "store": stored.isoformat(), "log": str(latest)}
-            self._report("clock_not_trusted", fields)
-            raise ClockNotTrusted
+        self._clock_guard.check()

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from trien_server.core.audit import make_entry
 from trien_server.core.errors import Busy, ClockNotTrusted, Refusal
 from trien_server.core.ports import Clock, R, Randomness, Report, Sealed, Snapshot, Store, Transaction
 from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.services.clock_guard import CLOCK_TOLERANCE, ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
 from trien_server.services.seals import DayKeyMissing, Seals
@@ -16,7 +17,6 @@ from trien_server.services.trusted import Stale, TrustedView, assert_unchanged
 
 T = TypeVar("T")
 
-CLOCK_TOLERANCE = timedelta(seconds=5)
 _MOST_TRIES = 5
 
 
@@ -102,8 +102,18 @@ class Ledger:
 class Transactions:
     """Reads trusted views and runs decisions. May be used from any thread."""
 
-    def __init__(self, *, store: Store, seals: Seals, clock: Clock, randomness: Randomness, report: Report) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        seals: Seals,
+        clock: Clock,
+        clock_guard: ClockGuard,
+        randomness: Randomness,
+        report: Report,
+    ) -> None:
         self._store = store
+        self._clock_guard = clock_guard
         self._seals = seals
         self._clock = clock
         self._randomness = randomness
@@ -121,8 +131,8 @@ class Transactions:
         """Runs `work` in a transaction and returns what it returns, durable (P1).
 
         A `Refusal` that `work` returns is raised after its audit entry is durable; one that it raises
-        leaves nothing. Raises `ClockNotTrusted` when the log holds a later time than the clock's (P8),
-        `Stale`, `StoreUnavailable`, `HsmUnavailable`.
+        leaves nothing. Raises `ClockNotTrusted` (P8), also when an entry that was committed meanwhile is later
+        than the clock; `Stale`, `StoreUnavailable`, `HsmUnavailable`.
         """
 
         def within(transaction: Transaction) -> T | Refusal:
@@ -133,6 +143,7 @@ class Transactions:
                 raise ClockNotTrusted
             return work(Ledger(transaction, seals=self._seals, randomness=self._randomness, at=at))
 
+        self._clock_guard.assert_trusted()
         for _ in range(_MOST_TRIES):
             self._seals.prepare(self._clock.now())
             try:
