@@ -5,9 +5,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PWD/.venv/bin:$PATH
 
 failed=()
-check() {
-    printf '== %s\n' "$1"
-    "${@:2}" </dev/null || failed+=("$1")
+check() {  # quiet when all is well
+    local output
+    if output=$("${@:2}" </dev/null 2>&1); then
+        printf '%-14s ok\n' "$1"
+    else
+        failed+=("$1")
+        printf '%-14s FAILED\n%s\n' "$1" "$output"
+    fi
 }
 
 check "ruff check" ruff check --quiet
