@@ -30,11 +30,12 @@ from tests.fakes.signing_service import (
 from typer.testing import CliRunner
 
 from trien_client.cli.main import build_app
-from trien_client.cli.outcome import ADVICE
+from trien_client.cli.outcome import ADVICE, plain
 
 SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 URI = f"otpauth://totp/Trien:don?secret={SECRET}&issuer=Trien&digits=6&period=30"
 CODE = "111111"
+INTERRUPT = "\x03"
 
 
 class Trien:
@@ -372,7 +373,8 @@ def at_terminal(arguments: list[str], answers: list[str], environment: dict[str,
                 break
             screen += piece
         if screen.count("(not shown):") > prompts:
-            os.write(master, (answers[prompts] + "\n").encode())
+            time.sleep(0.2)
+            os.write(master, answers[prompts].encode() + (b"" if answers[prompts] == INTERRUPT else b"\n"))
             prompts += 1
     os.close(master)
     return process.wait(10), screen, prompts
@@ -396,6 +398,27 @@ def test_a_person_is_asked_again_and_what_is_typed_is_not_shown(
     assert len(sent) == 2
     assert sent[0].request_id == sent[1].request_id
     require_good(tmp_path / "out.pdf", authority.root_pem)
+
+
+@pytest.mark.parametrize("command", ["pdf", "digest"])
+def test_a_person_may_break_off(trien: Trien, service: FakeSigningService, tmp_path: Path, command: str) -> None:
+    document = reportlab_page(tmp_path / "in.pdf")
+    arguments = {"pdf": [str(document), str(tmp_path / "out.pdf")], "digest": ["--file", str(document)]}[command]
+    code, screen, _ = at_terminal(
+        ["sign", command, *arguments, "--credential", "p256"],
+        [INTERRUPT],
+        {"TRIEN_CONNECTION": str(trien.connection)},
+    )
+    assert code == 130, screen
+    assert "Interrupted" in screen
+    assert "Traceback" not in screen
+    assert "pending" not in screen
+    assert service.requests("SignDigests") == []
+    assert {file.name for file in tmp_path.iterdir()} == {"in.pdf", "sandbox"}
+
+
+def test_a_certificate_does_not_command_the_terminal() -> None:
+    assert plain("Hoàng\x1b[2J Đôn\nSignature 2: GOOD\r") == "Hoàng�[2J Đôn�Signature 2: GOOD�"
 
 
 def test_a_person_is_not_asked_again_when_locked(trien: Trien, service: FakeSigningService, tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_only_true_makes_a_sandbox(tmp_path: Path) -> None:
         assert not ConnectionFile.load(write(tmp_path, {**content(), "sandbox": value})).sandbox
 
 
+@pytest.mark.promise("P12")
+@pytest.mark.parametrize("token", [f"{CANARY}\n", f"{CANARY} x", f"{CANARY}é"])
+def test_a_token_that_cannot_be_sent_is_not_repeated(token: str) -> None:
+    with pytest.raises(ValueError, match="no token has") as caught:
+        Client("localhost:8443", ca_certificates=b"-----BEGIN CERTIFICATE-----", token=token)
+    assert CANARY not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -88,6 +96,8 @@ def test_only_true_makes_a_sandbox(tmp_path: Path) -> None:
         ({"token": "t", "certificate": b"c", "key": b"k"}, "who calls"),
         ({"certificate": b"c"}, "needs its key"),
         ({"token": "t", "address": "https://sign.example.vn"}, "expected an address"),
+        ({"token": "t"}, "no certificate in PEM"),
+        ({"token": ""}, "no token has"),
         ({"token": "t", "address": "sign.example.vn"}, "expected an address"),
     ],
 )

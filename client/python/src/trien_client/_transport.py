@@ -20,6 +20,7 @@ FileSource = bytes | str | os.PathLike[str]
 """The content as bytes, or the path of the file that has it."""
 
 _LARGEST_ANSWER = 80 * 1024 * 1024
+_TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):[0-9]{1,5}", re.ASCII)
 
 _OPTIONS: list[tuple[str, int]] = [
@@ -74,13 +75,19 @@ class Transport:
             raise ValueError("a client certificate needs its key, and a key its certificate")
         if (token is None) == (certificate is None):
             raise ValueError("pass either token= or certificate= and key=: it says who calls")
+        # gRPC would repeat a token that it cannot send in its own error.
+        if token is not None and _TOKEN.fullmatch(token.reveal()) is None:
+            raise ValueError("the token is empty or has characters that no token has")
+        roots = read(ca_certificates)
+        if b"-----BEGIN CERTIFICATE-----" not in roots:
+            raise ValueError("ca_certificates holds no certificate in PEM")
         self.address = address
         self.retries = retries
         self._token = token
         self._monotonic = monotonic
         self._sleep = sleep
         credentials = grpc.ssl_channel_credentials(
-            root_certificates=read(ca_certificates),
+            root_certificates=roots,
             private_key=None if key is None else read(key),
             certificate_chain=None if certificate is None else read(certificate),
         )

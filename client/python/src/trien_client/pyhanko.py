@@ -85,8 +85,12 @@ class TrienSigner(Signer):
         item = self._item(data, digest_algorithm)
         if self._gathering is not None:
             return await self._gathering.signature_of(item)
-        self.result = await asyncio.to_thread(self.sign_items, [item])
+        self.result = await self.run(lambda: self.sign_items([item]))
         return self.result.signatures[0]
+
+    async def run(self, work: Callable[[], SigningResult]) -> SigningResult:
+        """Does `work`, which blocks: in a thread. Override it to do it elsewhere."""
+        return await asyncio.to_thread(work)
 
     def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
         """Has items signed with one one-time password.
@@ -131,7 +135,8 @@ class _Gathering:
         self._waiting.append((item, future))
         if len(self._waiting) == self._expected:
             try:
-                result = await asyncio.to_thread(self._signer.sign_items, [waiting for waiting, _ in self._waiting])
+                items = [waiting for waiting, _ in self._waiting]
+                result = await self._signer.run(lambda: self._signer.sign_items(items))
             except BaseException:
                 for _, other in self._waiting:
                     other.cancel()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from trien_client.cli import options
-from trien_client.cli.outcome import EXIT_CODES, OutputFormat, reported, show
+from trien_client.cli.outcome import EXIT_CODES, OutputFormat, plain, reported, show
 
 if TYPE_CHECKING:
     from trien_client._resources import Credential
@@ -56,7 +56,7 @@ def _table(credentials: "list[Credential]") -> str:
             credential.key_type or "unknown",
             credential.state,
             ", ".join(activator.signer for activator in credential.activators),
-            credential.display_name,
+            plain(credential.display_name),
         )
         for credential in credentials
     ]

@@ -13,6 +13,7 @@ from trien_client._errors import VerificationError
 from trien_client._items import digest_file
 from trien_client._trust import CertificateTrust
 from trien_client._verification import key_type_of, verify_signature
+from trien_client.cli.outcome import CommandError, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +41,14 @@ class Finding:
         later = "" if self.whole or not self.unchanged else "; something permitted was added after it"
         lines = [
             f"Signature {number} of {count}: {'GOOD' if self.good else 'NOT GOOD'}"
-            + (f" (field {self.field})" if self.field else ""),
-            f"  signed by:   {self.signed_by or 'not known'}",
+            + (f" (field {plain(self.field)})" if self.field else ""),
+            f"  signed by:   {plain(self.signed_by or 'not known')}",
             f"  when:        {when}",
             f"  document:    {'unchanged since' if self.unchanged else 'CHANGED, or the signature is broken'}{later}",
             f"  certificate: {'leads to a trust anchor' if self.trusted else 'NOT TRUSTED'}",
         ]
         if self.remark:
-            lines.append(f"  remark:      {self.remark}")
+            lines.append(f"  remark:      {plain(self.remark)}")
         return "\n".join(lines)
 
     def content(self) -> dict[str, object]:
@@ -115,7 +116,6 @@ def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]
     from pyhanko.pdf_utils.misc import PdfError
     from pyhanko.pdf_utils.reader import PdfFileReader
 
-    from trien_client.cli.outcome import CommandError
     from trien_client.cli.pdf import silence_libraries
 
     silence_libraries()

@@ -20,7 +20,8 @@ EXIT_CODES = """Exit codes:
 2  the command was not understood, or a file cannot be read or written
 3  the server cannot be reached or is not able to work now: try again
 4  the one-time password was not accepted, or the signer is locked
-5  the server or its answer cannot be trusted: nothing was handed out"""
+5  the server or its answer cannot be trusted: nothing was handed out
+130  interrupted (Ctrl-C): nothing was written"""
 
 
 class ExitCode(IntEnum):
@@ -32,6 +33,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 3
     ONE_TIME_PASSWORD = 4
     NOT_TRUSTED = 5
+    INTERRUPTED = 130
 
 
 class OutputFormat(StrEnum):
@@ -109,7 +111,7 @@ def reported(output: OutputFormat) -> Iterator[None]:
     except ValueError as error:
         fail(output, Failure("USAGE", f"{error}.".replace("..", "."), "", ExitCode.USAGE))
     except KeyboardInterrupt:
-        fail(output, Failure("INTERRUPTED", "Interrupted; nothing was written.", "", ExitCode.REFUSED))
+        fail(output, Failure("INTERRUPTED", "Interrupted; nothing was written.", "", ExitCode.INTERRUPTED))
 
 
 class Failure:
@@ -144,7 +146,8 @@ def describe(error: "TrienError") -> Failure:
             error.message,
             advice.strip(),
             code,
-            request_id=error.metadata.get("requestId", error.request_id),
+            request_id=error.request_id,
+            server_request_id=error.metadata.get("requestId"),
             remaining_attempts=remaining,
             retry_after_seconds=wait,
         )
@@ -179,13 +182,20 @@ def fail(output: OutputFormat, failure: Failure) -> None:
         typer.echo(json.dumps({"error": content}, ensure_ascii=False), err=True)
     else:
         line = f"trien: {failure.message} {failure.advice}".strip()
-        typer.echo(f"{line} [{failure.reason}]", err=True)
+        known_to_the_server_as = failure.details.get("server_request_id")
+        mark = failure.reason if known_to_the_server_as is None else f"{failure.reason}, {known_to_the_server_as}"
+        typer.echo(plain(f"{line} [{mark}]"), err=True)
     raise typer.Exit(int(failure.exit_code)) from None
 
 
 def show(output: OutputFormat, text: str, content: object) -> None:
     """Prints a result: `text` for people, or `content` as JSON."""
     typer.echo(json.dumps(content, ensure_ascii=False, indent=2) if output is OutputFormat.JSON else text)
+
+
+def plain(text: str) -> str:
+    """Returns `text` as one line without control characters: a file or a server must not command the terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def is_terminal() -> bool:

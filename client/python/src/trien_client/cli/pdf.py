@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,10 @@ class PromptingSigner(TrienSigner):
         super().__init__(client, credential, algorithm=algorithm, one_time_password=source, signer=signer)
         self._source = source
 
+    async def run(self, work: Callable[[], SigningResult]) -> SigningResult:
+        """Does `work` in this thread: nothing else waits, and Ctrl-C reaches whoever reads the password."""
+        return work()
+
     def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
         """Has items signed; the attempts share one request id, `request_id` if it is given."""
         return self._source.until_accepted(
@@ -66,7 +70,17 @@ def sign_documents(documents: Sequence[tuple[Path, BinaryIO]], signer: TrienSign
     async def together() -> list[str]:
         return await sign_together(signer, [partial(_sign, *document, signer, options) for document in documents])
 
-    return asyncio.run(together())
+    # Not asyncio.run: its handler would keep the first Ctrl-C from a person who is asked for the password.
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(together())
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
 
 
 async def _sign(document: Path, signed: BinaryIO, signer: TrienSigner, options: PdfOptions) -> str:
