@@ -43,15 +43,19 @@ class ServerSection(_Section):
     tls_certificate_file: Path = Field(description="The server's certificate chain, PEM.")
     tls_key_file: Path = Field(description="Its private key, PEM, readable by the owner alone.")
     client_ca_file: Path = Field(description="The CA of client certificates, PEM.")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="How many processes share the ports; with more than one, a supervisor replaces the dead."
+    )
     threads: Annotated[int, Field(ge=4, le=256)] = Field(
-        default=32, description="How many calls are worked on at once."
+        default=32, description="How many calls a process works on at once."
     )
     concurrent_calls: Annotated[int, Field(ge=8)] = Field(
-        default=256, description="How many calls may be open; more are refused at once (RESOURCE_EXHAUSTED)."
+        default=256,
+        description="How many calls may be open in a process; more are refused at once (RESOURCE_EXHAUSTED).",
     )
     signing_requests: Annotated[int, Field(ge=1)] = Field(
         default=24,
-        description="How many requests to sign are admitted at once, fewer than threads; more are refused as BUSY.",
+        description="How many requests to sign a process admits at once, fewer than threads; more are refused as BUSY.",
     )
     message_size: Annotated[int, Field(ge=64 * 1024)] = Field(
         default=8 * 1024 * 1024, description="The largest message, in bytes."
@@ -102,6 +106,15 @@ class Config(_Section):
     log: LogSection = LogSection()
 
 
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "service": ServiceSection,
+    "server": ServerSection,
+    "token": TokenSection,
+    "store": StoreSection,
+    "log": LogSection,
+}
+
+
 class BadConfiguration(Exception):  # noqa: N818
     """The configuration cannot be used; each line of the message is one fault."""
 
@@ -144,15 +157,6 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
     return LoadedConfig(config=config, sources=sources)
 
 
-def known_keys() -> dict[str, str]:
-    """Returns each `section.key` with its description."""
-    return {
-        f"{section}.{key}": field.description or ""
-        for section, model in _sections().items()
-        for key, field in model.model_fields.items()
-    }
-
-
 def _check_token(token: TokenSection) -> None:
     if (token.label is None) == (token.serial is None):
         raise BadConfiguration("token: set either label or serial")
@@ -167,7 +171,7 @@ def _merge_file(path: Path, values: dict[str, dict[str, Any]], sources: dict[str
         raise BadConfiguration(f"{path}: {error}") from None
     for section, table in content.items():
         if not isinstance(table, dict):
-            faults.append(f"{path}: {section}: expected a section [{section}]{_suggest(section, list(_sections()))}")
+            faults.append(f"{path}: {section}: expected a section [{section}]{_suggest(section, list(SECTIONS))}")
             continue
         for key, value in table.items():
             resolved = value
@@ -187,7 +191,7 @@ def _set(
     sources: dict[str, str],
     faults: list[str],
 ) -> None:
-    sections = _sections()
+    sections = SECTIONS
     if section not in sections:
         faults.append(f"{source}: unknown section {section!r}{_suggest(section, list(sections))}")
     elif key not in sections[section].model_fields:
@@ -196,16 +200,6 @@ def _set(
     else:
         values.setdefault(section, {})[key] = value
         sources[f"{section}.{key}"] = source
-
-
-def _sections() -> dict[str, type[BaseModel]]:
-    return {
-        "service": ServiceSection,
-        "server": ServerSection,
-        "token": TokenSection,
-        "store": StoreSection,
-        "log": LogSection,
-    }
 
 
 def _suggest(name: str, known: list[str]) -> str:

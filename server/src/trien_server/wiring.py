@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from google.protobuf.internal import api_implementation
@@ -153,6 +154,7 @@ def build_grpc_server(
     token_address: str,
     certificate_address: str,
     reflect: bool,
+    shared_ports: bool = False,
 ) -> GrpcServer:
     """Puts the use cases behind gRPC. Raises `OSError` when a port is taken."""
     calls = Calls(authenticate=use.authenticate, clock=clock, randomness=randomness, log=log)
@@ -203,14 +205,15 @@ def build_grpc_server(
         token_address=token_address,
         certificate_address=certificate_address,
         reflect=reflect,
+        shared_ports=shared_ports,
     )
 
 
 class Instance:
     """Token, database and use cases of one configuration, without a server."""
 
-    def __init__(self, config: Config, *, log: Log) -> None:
-        """Opens both.
+    def __init__(self, config: Config, *, log: Log, report: Report | None = None) -> None:
+        """Opens both; `report` hears of what needs attention instead of the log.
 
         Raises `PinRejected`, `NotProvisioned`, `HsmUnavailable`, `SchemaMismatch`, `StoreUnavailable`.
         """
@@ -219,6 +222,7 @@ class Instance:
         self.clock = SystemClock()
         self.randomness = SystemRandomness()
         self.fatal = threading.Event()
+        self.report = report or log.report
         if config.token.softhsm_configuration_file is not None:
             os.environ["SOFTHSM2_CONF"] = str(config.token.softhsm_configuration_file)
         self.store = open_store(config.store.url, on_fatal=self._end)
@@ -229,7 +233,7 @@ class Instance:
                 token_label=config.token.label,
                 token_serial=config.token.serial,
                 sessions=config.token.sessions,
-                report=log.report,
+                report=self.report,
             )
         except BaseException:
             self.store.close()
@@ -239,7 +243,7 @@ class Instance:
             store=self.store,
             clock=self.clock,
             randomness=self.randomness,
-            report=log.report,
+            report=self.report,
             issuer=config.service.name,
             places=config.token.sessions or os.cpu_count() or 1,
             admitted=config.server.signing_requests,
@@ -247,7 +251,7 @@ class Instance:
         )
 
     def _end(self, reason: str) -> None:
-        self.log.report("fatal", {"reason": reason})
+        self.report("fatal", {"reason": reason})
         self.fatal.set()
 
     def close(self) -> None:
@@ -259,7 +263,9 @@ class Instance:
 class Server:
     """An instance that serves gRPC and tells by its health whether it can."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(
+        self, instance: Instance, *, shared_ports: bool = False, tell: Callable[[bool], None] = lambda _: None
+    ) -> None:
         """Checks that the instance may start, and binds the ports.
 
         Raises `NotThisInstallation`, `ClockNotTrusted`, `HsmUnavailable`, `OSError`.
@@ -287,7 +293,9 @@ class Server:
             token_address=settings.token_address,
             certificate_address=settings.certificate_address,
             reflect=settings.reflection,
+            shared_ports=shared_ports,
         )
+        self._tell = tell
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._keep_health, name="health", daemon=True)
 
@@ -296,6 +304,7 @@ class Server:
         self._instance.use.key_generation.start()
         self.grpc.start()
         self.grpc.set_serving(True)
+        self._tell(True)
         self._watch.start()
 
     def stop(self) -> None:
@@ -310,7 +319,9 @@ class Server:
 
     def _keep_health(self) -> None:
         while not self._stopped.wait(_CHECK_SECONDS):
-            self.grpc.set_serving(self._can_serve())
+            serving = self._can_serve()
+            self.grpc.set_serving(serving)
+            self._tell(serving)
 
     def _can_serve(self) -> bool:
         try:

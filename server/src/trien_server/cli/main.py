@@ -5,16 +5,14 @@ start again before an operator looked at it, for tokens lock after a few wrong o
 """
 
 import os
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from trien_server.config import LoadedConfig
+    from trien_server.host.stop import StopSignal
 
 app = typer.Typer(
     name="trien-server",
@@ -106,29 +104,33 @@ def init(
 def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is at work and end.
 
-    The schema of the database is never changed here: `trien-server migrate` does that.
+    With server.workers above 1, a supervisor keeps so many processes on the same ports and replaces those that die or
+    hang. The schema of the database is never changed here: `trien-server migrate` does that.
     """
     loaded = _load(config, overrides)
-    with _explained():
-        from trien_server.host.log import Log
-        from trien_server.wiring import Instance, Server
+    if loaded.config.server.workers > 1:
+        with _explained():
+            from trien_server.cli.supervise import supervise
 
-        log = Log(form=loaded.config.log.format)
-        instance = Instance(loaded.config, log=log)
-        try:
-            server = Server(instance)
-        except BaseException:
-            instance.close()
-            raise
-        stop = _stop_signal()
-        server.start()
-        log.info("serving", token_port=server.grpc.token_port, certificate_port=server.grpc.certificate_port)
-        while not stop.wait(0.2) and not instance.fatal.is_set():
-            pass
-        log.info("stopping")
-        server.stop()
-    if instance.fatal.is_set():
-        raise typer.Exit(1)
+            code = supervise(loaded, stop=_stop_signal())
+        raise typer.Exit(code)
+    with _explained():
+        from trien_server.cli.serve import serve
+
+        code = serve(loaded, stop=_stop_signal())
+    raise typer.Exit(code)
+
+
+@app.command(hidden=True)
+def worker(
+    heartbeat: Annotated[int, typer.Option("--heartbeat", help="The descriptor of the supervisor's pipe.")],
+) -> None:
+    """Serve as one of several processes. Started by `run`; reads its configuration from standard input."""
+    with _explained():
+        from trien_server.cli.serve import serve_as_worker
+
+        code = serve_as_worker(heartbeat, stop=_stop_signal())
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -205,16 +207,10 @@ def config_check(config: ConfigOption = None, overrides: SetOption = None) -> No
     typer.echo("The configuration can be used.")
 
 
-def _stop_signal() -> threading.Event:
-    """Returns an event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
+def _stop_signal() -> "StopSignal":
+    from trien_server.host.stop import StopSignal
 
-    def handle(_: int, __: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop
+    return StopSignal()
 
 
 class _explained:  # noqa: N801 - used as a statement

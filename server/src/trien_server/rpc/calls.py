@@ -56,9 +56,11 @@ class Calls:
             return work(principal, Deadline(self._clock, context.time_remaining()))
         except Refusal as refusal:
             outcome, status = refusal.reason, status_of(refusal, request=request)
+            _forget_frames(refusal)
         except Exception as fault:  # noqa: BLE001 - the edge is where everything unforeseen ends
             outcome, status = "INTERNAL", internal_status(request=request)
             where = _place(fault)
+            _forget_frames(fault)
         finally:
             self._log(
                 event="call",
@@ -85,6 +87,18 @@ class Calls:
 
 def _der_of(pem: bytes) -> bytes:
     return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+
+
+def _forget_frames(fault: BaseException) -> None:
+    """Drops the tracebacks of an exception and its causes.
+
+    They hold frames, and so the call. Where a frame holds its exception too, only the garbage collector would
+    free the call, and gRPC refuses new calls on a connection while too many old ones are not freed.
+    """
+    current: BaseException | None = fault
+    while current is not None:
+        current.__traceback__ = None
+        current = current.__cause__ or current.__context__
 
 
 def _place(fault: BaseException) -> str:

@@ -74,11 +74,14 @@ class GrpcServer:
         token_address: str,
         certificate_address: str,
         reflect: bool,
+        shared_ports: bool,
     ) -> None:
-        """Binds both ports. Raises `OSError` when one is taken."""
+        """Binds both ports, together with other processes when `shared_ports`. Raises `OSError` when one is taken."""
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
         self._server = grpc.server(
-            self._pool, options=_options(limits), maximum_concurrent_rpcs=limits.concurrent_calls
+            self._pool,
+            options=_options(limits, shared_ports=shared_ports),
+            maximum_concurrent_rpcs=limits.concurrent_calls,
         )
         self._health = health.HealthServicer()
         self._stopping = threading.Event()
@@ -126,10 +129,11 @@ class GrpcServer:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, *, shared_ports: bool) -> list[tuple[str, int]]:
     return [
-        # A second server on the same port has to fail, not to share it silently.
-        ("grpc.so_reuseport", 0),
+        # A second server on the same port has to fail, not to share it silently. With several workers the parent
+        # process has reserved the ports, and saw that nobody else has them.
+        ("grpc.so_reuseport", int(shared_ports)),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
         ("grpc.max_receive_message_length", limits.message_size),
         ("grpc.max_send_message_length", limits.message_size),

@@ -152,7 +152,10 @@ class Transactions:
                 self._seals.derive(missing.seal_key)
                 continue
             if isinstance(result, Refusal):
-                raise result
+                try:
+                    raise result
+                finally:
+                    del result  # The traceback holds this frame: the two would keep each other and the call alive.
             return result
         raise Busy
 

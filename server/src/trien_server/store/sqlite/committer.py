@@ -103,12 +103,14 @@ class Committer:
             self._arrived.notify()
         if not request.finished.acquire(timeout=min(max(timeout, 0), threading.TIMEOUT_MAX)):
             self._withdraw(request)
-        if request.error is None:
+        error, request.error = request.error, None
+        if error is None:
             return cast(T, request.result)
         try:
-            raise request.error
+            raise error
         finally:
-            del request  # The traceback holds this frame: without it the two would keep each other alive.
+            # The traceback holds this frame, and the writer's that holds the request: they would keep each other alive.
+            del error, request
 
     def close(self, patience: float = 30.0) -> None:
         """Finishes what is queued and ends the thread; waits at most `patience` seconds for it."""

@@ -1,0 +1,31 @@
+"""SIGTERM and SIGINT as a flag."""
+
+import signal
+import time
+from types import FrameType
+
+
+class StopSignal:
+    """Is set by SIGTERM and SIGINT.
+
+    A `threading.Event` will not do: its `set` takes a lock, and a second signal that arrives meanwhile would wait
+    for it for ever, in the same thread.
+    """
+
+    def __init__(self) -> None:
+        """Takes both signals over; only in the main thread."""
+        self._stopped = False
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+
+    def is_set(self) -> bool:
+        return self._stopped
+
+    def wait(self, seconds: float) -> bool:
+        """Sleeps; returns whether the flag is set."""
+        if not self._stopped:
+            time.sleep(seconds)
+        return self._stopped
+
+    def _handle(self, _: int, __: FrameType | None) -> None:
+        self._stopped = True

@@ -1,0 +1,218 @@
+"""Several server processes on the same ports, and a supervisor that replaces those that die or hang.
+
+Workers are spawned, never forked: the token's module and gRPC are loaded only in the process that uses
+them. Each worker tells over a pipe, once a second, how it is; a C call that hangs in the token cannot be
+interrupted, so its process is ended.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+
+from trien_server.core.ports import Report
+from trien_server.host.stop import StopSignal
+
+SILENCE_SECONDS = 5.0
+"""A worker that says nothing for so long hangs."""
+START_SECONDS = 30.0
+DYING_SECONDS = 2.0
+"""How long a worker that is replaced may take to end before it is killed."""
+PIN_REFUSED = 3
+_BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0)
+
+
+class Heartbeat(Enum):
+    """What a worker says of itself, one byte each."""
+
+    SERVING = b"s"
+    NOT_SERVING = b"n"
+    HUNG = b"h"
+
+
+@dataclass(eq=False)
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    pipe: int
+    begun: float
+    heard: float
+    served: bool = False
+    leaving_since: float | None = None
+
+
+class Supervisor:
+    """Keeps `workers` processes running until it is stopped."""
+
+    def __init__(
+        self, *, command: Callable[[int], Sequence[str]], configuration: bytes, workers: int, report: Report
+    ) -> None:
+        """`command` returns a worker's command line for the descriptor of its pipe; it reads `configuration`."""
+        self._command = command
+        self._configuration = configuration
+        self._count = workers
+        self._report = report
+        self._workers: list[_Worker] = []
+        self._failures = 0
+        self._next_start = 0.0
+        self._numbers = 0
+
+    def run(self, stop: StopSignal, *, grace: float, ready: Callable[[], None] = lambda: None) -> int:
+        """Runs until `stop` is set, then ends the workers gracefully; returns the exit code.
+
+        0 after a stop; 3 when a worker says that the token refused the PIN: nothing logs in again, for tokens
+        lock; 1 when no worker ever served.
+        """
+        told = False
+        while not stop.is_set():
+            self._start_missing()
+            self._listen(0.1)
+            code = self._bury()
+            if code is not None:
+                self._end_all(grace)
+                return code
+            self._replace_hung()
+            if not told and sum(worker.served for worker in self._workers) == self._count:
+                told = True
+                ready()
+        self._end_all(grace)
+        return 0
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run now."""
+        return [worker.process.pid for worker in self._workers]
+
+    def _start_missing(self) -> None:
+        staying = sum(worker.leaving_since is None for worker in self._workers)
+        while staying < self._count and time.monotonic() >= self._next_start:
+            receiving, sending = os.pipe()
+            os.set_blocking(receiving, False)
+            process = subprocess.Popen(  # noqa: S603 - the command is this program's own
+                list(self._command(sending)), pass_fds=[sending], stdin=subprocess.PIPE, start_new_session=True
+            )
+            os.close(sending)
+            if process.stdin is not None:
+                with suppress(BrokenPipeError), process.stdin as stdin:
+                    stdin.write(self._configuration)
+            now = time.monotonic()
+            self._numbers += 1
+            self._workers.append(_Worker(self._numbers, process, receiving, begun=now, heard=now))
+            self._report("worker_started", {"pid": str(process.pid)})
+            staying += 1
+
+    def _listen(self, seconds: float) -> None:
+        by_pipe = {worker.pipe: worker for worker in self._workers}
+        readable, _, _ = select.select(list(by_pipe), [], [], seconds)
+        for pipe in readable:
+            worker = by_pipe[pipe]
+            with suppress(BlockingIOError):
+                said = os.read(pipe, 4096)
+                if not said:
+                    time.sleep(0.02)  # its process is ending; `_bury` sees to it
+                    continue
+                worker.heard = time.monotonic()
+                last = Heartbeat(said[-1:])
+                if Heartbeat.HUNG.value in said:
+                    self._dismiss(worker, "worker_hung")
+                elif last is Heartbeat.SERVING:
+                    worker.served = True
+                    self._failures = 0
+
+    def _replace_hung(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            allowed = SILENCE_SECONDS if worker.served else START_SECONDS
+            if worker.leaving_since is None and now - worker.heard > allowed:
+                self._dismiss(worker, "worker_silent")
+            if worker.leaving_since is not None and now - worker.leaving_since > DYING_SECONDS:
+                self._signal(worker, signal.SIGKILL)
+
+    def _dismiss(self, worker: _Worker, event: str) -> None:
+        if worker.leaving_since is None:
+            worker.leaving_since = time.monotonic()
+            self._report(event, {"pid": str(worker.process.pid)})
+            self._signal(worker, signal.SIGTERM)
+            # A stopped process (SIGSTOP) does not even see SIGTERM: after DYING_SECONDS it is killed.
+
+    def _bury(self) -> int | None:
+        """Takes the dead away; returns an exit code when going on makes no sense."""
+        for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
+            self._workers.remove(worker)
+            os.close(worker.pipe)
+            code = worker.process.returncode
+            self._report("worker_ended", {"pid": str(worker.process.pid), "code": str(code)})
+            if code == PIN_REFUSED:
+                return PIN_REFUSED
+            if not worker.served:
+                self._failures += 1
+                if self._failures > 2 * self._count and not any(other.served for other in self._workers):
+                    return 1
+            pause = _BACKOFF[min(self._failures, len(_BACKOFF) - 1)]
+            self._next_start = time.monotonic() + pause
+        return None
+
+    def _end_all(self, grace: float) -> None:
+        for worker in self._workers:
+            self._signal(worker, signal.SIGTERM)
+        end = time.monotonic() + grace
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._report("worker_killed", {"pid": str(worker.process.pid)})
+                self._signal(worker, signal.SIGKILL)
+                worker.process.wait()
+            os.close(worker.pipe)
+        self._workers.clear()
+
+    @staticmethod
+    def _signal(worker: _Worker, number: int) -> None:
+        with suppress(ProcessLookupError):
+            worker.process.send_signal(number)
+
+
+def reserve(address: str) -> tuple[socket.socket, str]:
+    """Binds an address for workers that share it; returns the socket, to be kept open, and the address with its port.
+
+    Raises `OSError` when somebody has the port: with SO_REUSEPORT alone a second server would share it silently.
+    """
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bare = host.strip("[]")
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((bare, int(port)))
+            chosen = probe.getsockname()[1]
+        held = socket.socket(family)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((bare, chosen))
+    except (OSError, ValueError) as fault:
+        raise OSError(f"cannot listen on {address}: is the port taken?") from fault
+    return held, f"{host}:{chosen}"
+
+
+class HeartbeatPipe:
+    """A worker's end of the pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        os.set_blocking(descriptor, False)
+
+    def tell(self, heartbeat: Heartbeat) -> None:
+        """Says how the worker is. Does nothing when nobody listens fast enough.
+
+        Ends the process when the supervisor is gone: a worker that nobody supervises must not stay.
+        """
+        try:
+            os.write(self._descriptor, heartbeat.value)
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            os.kill(os.getpid(), signal.SIGTERM)

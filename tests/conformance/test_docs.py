@@ -1,0 +1,40 @@
+"""What the documents say is what the code does."""
+
+import re
+from pathlib import Path
+
+from trien_server import config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_operators_page_lists_every_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
+    rows = []
+    for section, model in config.SECTIONS.items():
+        for key, field in model.model_fields.items():
+            default = "required" if field.is_required() else "" if field.default is None else f"`{field.default}`"
+            rows.append(f"| `{section}.{key}` | {default} | {field.description} |")
+    assert len(rows) > 15
+    assert [row for row in rows if row not in page] == []
+    assert sum(line.startswith("| `") and "." in line.split("`")[1] for line in page.splitlines()) == len(rows)
+
+
+def test_every_link_between_documents_leads_somewhere() -> None:
+
+    checked = 0
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            checked += 1
+    assert checked > 3
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+
+    page = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", page)
+    for path, function in named:
+        assert (ROOT / path).exists(), path
+        assert not function or f"def {function}(" in (ROOT / path).read_text(encoding="utf-8"), function
+    assert len(named) >= 5
