@@ -17,7 +17,8 @@ def test_the_operators_page_lists_every_setting_with_its_default() -> None:
             rows.append(f"| `{section}.{key}` | {default} | {field.description} |")
     assert len(rows) > 15
     assert [row for row in rows if row not in page] == []
-    assert sum(line.startswith("| `") and "." in line.split("`")[1] for line in page.splitlines()) == len(rows)
+    shown = [line for line in page.splitlines() if line.startswith("| `") and line[3:].split(".")[0] in config.SECTIONS]
+    assert len(shown) == len(rows)
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:
