@@ -286,8 +286,16 @@ def test_a_server_that_is_not_there_is_said_so(trien: Trien, server: FakeServer,
 
 def test_a_server_of_another_ca_is_not_trusted(trien: Trien, stranger: CertificateAuthority, tmp_path: Path) -> None:
     (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
-    result = trien("credentials", "list", "--ca-file", tmp_path / "stranger.pem", exit_code=5)
-    assert "SERVER_NOT_TRUSTED" in result.stderr
+    process = subprocess.run(
+        [str(Path(sys.executable).with_name("trien")), "credentials", "list", "--ca-file", tmp_path / "stranger.pem"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TRIEN_CONNECTION": str(trien.connection)},
+    )
+    assert process.returncode == 5
+    assert "SERVER_NOT_TRUSTED" in process.stderr
+    assert process.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

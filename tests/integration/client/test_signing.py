@@ -427,18 +427,20 @@ def test_two_phases_sign_what_was_approved(client: Client, service: FakeSigningS
 
 
 @pytest.mark.promise("P6")
-@pytest.mark.parametrize("change", ["algorithm", "items", "name"])
+@pytest.mark.parametrize("change", ["algorithm", "items", "name", "salt", "approver"])
 def test_another_authorization_than_the_one_asked_for_is_refused(
     client: Client, service: FakeSigningService, change: str
 ) -> None:
     changes: dict[str, Callable[[Any], None]] = {
-        "algorithm": lambda a: setattr(a, "algorithm", algorithms_pb2.RSA_PSS_SHA256),
+        "algorithm": lambda a: setattr(a, "algorithm", algorithms_pb2.RSA_PSS_SHA384),
         "items": lambda a: setattr(a.items[0], "digest", bytes(32)),
-        "name": lambda a: setattr(a, "name", "credentials/rsa/authorizations/a1"),
+        "salt": lambda a: setattr(a, "pss_salt_length", 0),
+        "approver": lambda a: setattr(a, "approver", "signers/someone-else"),
+        "name": lambda a: setattr(a, "name", "credentials/p256/authorizations/a1"),
     }
     service.plan("CreateAuthorization", Tamper(changes[change]))
     with pytest.raises(VerificationError):
-        client.create_authorization(P256, SignatureAlgorithm.ECDSA_P256_SHA256, digests(1))
+        client.create_authorization(RSA, SignatureAlgorithm.RSA_PSS_SHA256, digests(1), approver=SIGNER)
 
 
 def test_credentials_are_listed_page_by_page(client: Client, service: FakeSigningService) -> None:

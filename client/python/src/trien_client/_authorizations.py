@@ -20,6 +20,7 @@ from trien_client._resources import (
     parse_time,
 )
 from trien_client._transport import Transport
+from trien_client._verification import effective_salt_length
 
 _LONGEST_WAIT = 60.0
 _ANSWER_TIME = 10.0
@@ -70,6 +71,9 @@ class Authorizations:
         if (
             not authorization.name.startswith(f"{credential}/authorizations/")
             or authorization.algorithm is not algorithm
+            or effective_salt_length(algorithm, authorization.pss_salt_length)
+            != effective_salt_length(algorithm, pss_salt_length)
+            or (approver is not None and authorization.approver != approver)
             or asked != echoed
         ):
             raise VerificationError("The server made another authorization than the one asked for.")

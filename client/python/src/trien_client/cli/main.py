@@ -71,6 +71,8 @@ def build_app(*, completion: bool) -> typer.Typer:
 
 def main() -> None:
     """Runs the command."""
+    # gRPC writes lines of its own to the standard error; what matters is said in one line of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # The completion options, which have no value either, are there only where they can be used.
     first = sys.argv[1] if len(sys.argv) > 1 else "--help"
     build_app(completion=first.startswith("-") or "_TRIEN_COMPLETE" in os.environ)()
