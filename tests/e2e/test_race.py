@@ -1,0 +1,248 @@
+"""Many callers with one one-time password: exactly one wins, each time (P2)."""
+
+import hashlib
+import statistics
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.support.administration import Administrator, Connection, Person, Refused, e_office, request_of
+from tests.support.sandbox import Installation, running_sandbox
+from trien.v1 import authorization_service_pb2
+
+CALLERS = 64
+ROUNDS = 256
+CHANNELS = 4
+LOSSES = {"ONE_TIME_PASSWORD_REJECTED", "SIGNER_LOCKED", "BUSY"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a call of a round went, and when."""
+
+    outcome: str
+    begun: float
+    ended: float
+    answer: Any = None
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A server that lets all callers of a round in, so that they meet in the transaction."""
+    limits = ["server.threads=80", "server.signing_requests=72", "token.sessions=4"]
+    with running_sandbox(tmp_path_factory.mktemp("race") / "installation", *limits) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def channels(wide: Installation) -> Iterator[list[Connection]]:
+    token = wide.population["client"]["token"]
+    opened = [Connection(wide, token=token) for _ in range(CHANNELS)]
+    yield opened
+    for connection in opened:
+        connection.channel.close()
+
+
+class Racers:
+    """Callers that begin together, round by round."""
+
+    def __init__(self, channels: list[Connection]) -> None:
+        self._channels = channels
+        self._barrier = threading.Barrier(CALLERS)
+        self._pool = ThreadPoolExecutor(CALLERS)
+
+    def race(self, requests: list[Any], *, approve: bool = False) -> list[Call]:
+        def run(position: int) -> Call:
+            connection = self._channels[position % len(self._channels)]
+            method = connection.authorizations.ApproveAuthorizations if approve else connection.signing.SignDigests
+            self._barrier.wait(30)
+            begun = time.monotonic()
+            try:
+                answer = connection.call(method, requests[position])
+            except Refused as refused:
+                return Call(refused.reason or refused.code.name, begun, time.monotonic(), str(refused))
+            return Call("OK", begun, time.monotonic(), answer)
+
+        return list(self._pool.map(run, range(len(requests))))
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def racers(channels: list[Connection]) -> Iterator[Racers]:
+    made = Racers(channels)
+    yield made
+    made.close()
+
+
+def at_once(calls: list[Call]) -> int:
+    """Returns how many calls were open at the moment at which most were."""
+    moments = sorted([(call.begun, 1) for call in calls] + [(call.ended, -1) for call in calls])
+    most = now = 0
+    for _, change in moments:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def check_round(calls: list[Call]) -> Counter[str]:
+    """Returns the outcomes of a round that exactly one caller won."""
+    outcomes = Counter(call.outcome for call in calls)
+    assert len(calls) == CALLERS
+    assert outcomes["OK"] == 1, outcomes
+    strange = {str(call.answer) for call in calls if call.outcome not in {"OK", *LOSSES}}
+    assert not strange, (outcomes, strange)
+    return outcomes
+
+
+@pytest.mark.promise("P2")
+def test_of_64_callers_with_one_password_exactly_one_signs_in_256_rounds(
+    wide: Installation, racers: Racers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Administrator(wide) as administrator:
+        person = administrator.create_person("race-sign")
+        totals: Counter[str] = Counter()
+        widths: list[int] = []
+        begun = time.monotonic()
+        for number in range(ROUNDS):
+            code = person.authenticator.take()
+            # Every caller wants another document signed.
+            requests = [request_of(person, f"{number}/{caller}".encode(), code=code) for caller in range(CALLERS)]
+            calls = racers.race(requests)
+            totals += check_round(calls)
+            widths.append(at_once(calls))
+            administrator.unlock(person.name)
+        seconds = time.monotonic() - begun
+    with capsys.disabled():
+        print(  # noqa: T201 - the figures are part of the result
+            f"\nrace: {len(widths)} rounds of {CALLERS} callers in {seconds:.1f} s, {dict(totals)},"
+            f" open at once: median {statistics.median(widths)}, least {min(widths)}"
+        )
+    assert len(widths) == ROUNDS == totals["OK"]
+    assert totals.total() == ROUNDS * CALLERS
+    assert totals["ONE_TIME_PASSWORD_REJECTED"] >= ROUNDS
+    assert sum(width >= CALLERS // 2 for width in widths) >= ROUNDS * 9 // 10
+    assert min(widths) > 1
+    _check_database(wide, person, ROUNDS)
+
+
+@pytest.mark.promise("P2")
+def test_of_64_callers_with_one_password_exactly_one_approves(wide: Installation, racers: Racers) -> None:
+    rounds = 8
+    with Administrator(wide) as administrator, e_office(wide) as client:
+        person = administrator.create_person("race-approve")
+        done = 0
+        for number in range(rounds):
+            names = [
+                client.call(client.authorizations.CreateAuthorization, _wanted(person, f"{number}/{caller}")).name
+                for caller in range(CALLERS)
+            ]
+            code = person.authenticator.take()
+            requests = [
+                authorization_service_pb2.ApproveAuthorizationsRequest(
+                    names=[name], one_time_password=person.one_time_password(code), request_id=str(uuid.uuid4())
+                )
+                for name in names
+            ]
+            calls = racers.race(requests, approve=True)
+            check_round(calls)
+            states = Counter(
+                client.call(
+                    client.authorizations.GetAuthorization,
+                    authorization_service_pb2.GetAuthorizationRequest(name=name),
+                ).state
+                for name in names
+            )
+            assert states[authorization_service_pb2.Authorization.APPROVED] == 1
+            assert states[authorization_service_pb2.Authorization.PENDING] == CALLERS - 1
+            administrator.unlock(person.name)
+            done += 1
+    assert done == rounds
+
+
+@pytest.mark.promise("P2", "P8")
+def test_with_the_default_limits_the_losers_are_refused_before_their_password_counts(
+    installation: Installation, administrator: Administrator
+) -> None:
+    """A server that admits 24 requests sheds the others as BUSY; still exactly one wins."""
+    rounds = 16
+    token = installation.population["client"]["token"]
+    opened = [Connection(installation, token=token) for _ in range(CHANNELS)]
+    racing = Racers(opened)
+    try:
+        person = administrator.create_person("race-default")
+        totals: Counter[str] = Counter()
+        for number in range(rounds):
+            code = person.authenticator.take()
+            requests = [request_of(person, f"{number}/{caller}".encode(), code=code) for caller in range(CALLERS)]
+            totals += check_round(racing.race(requests))
+            administrator.unlock(person.name)
+    finally:
+        racing.close()
+        for connection in opened:
+            connection.channel.close()
+    assert totals["OK"] == rounds
+    assert totals.total() == rounds * CALLERS
+    _check_database(installation, person, rounds)
+
+
+@pytest.mark.promise("P2", "P7")
+def test_64_callers_with_one_request_id_get_one_outcome(wide: Installation, racers: Racers) -> None:
+    rounds = 8
+    with Administrator(wide) as administrator:
+        person = administrator.create_person("race-retry")
+        answered = 0
+        for number in range(rounds):
+            request = request_of(person, f"document {number}".encode())
+            calls = racers.race([request] * CALLERS)
+            outcomes = Counter(call.outcome for call in calls)
+            assert set(outcomes) <= {"OK", "BUSY"}, outcomes
+            signatures = {call.answer.signatures[0].value for call in calls if call.outcome == "OK"}
+            assert len(signatures) == 1
+            answered += outcomes["OK"]
+        assert answered >= rounds * CALLERS // 2
+    _check_database(wide, person, rounds)
+
+
+def test_refusals_do_not_use_up_their_connection(installation: Installation, administrator: Administrator) -> None:
+    """Refused calls that lived on until the garbage collector came filled gRPC's streams: REFUSED_STREAM for ever."""
+    rounds = 24
+    person = administrator.create_person("refusals")
+    with e_office(installation) as connection:
+        racing = Racers([connection])
+        try:
+            outcomes: Counter[str] = Counter()
+            for _ in range(rounds):
+                wrong = request_of(person, code="00000000")
+                outcomes += Counter(call.outcome for call in racing.race([wrong] * CALLERS))
+                administrator.unlock(person.name)
+        finally:
+            racing.close()
+    assert outcomes.total() == rounds * CALLERS
+    assert set(outcomes) <= LOSSES, outcomes
+    assert outcomes["ONE_TIME_PASSWORD_REJECTED"] >= rounds
+
+
+def _wanted(person: Person, document: str) -> authorization_service_pb2.CreateAuthorizationRequest:
+    digest = hashlib.sha256(document.encode()).digest()
+    return authorization_service_pb2.CreateAuthorizationRequest(
+        parent=person.credential,
+        authorization=authorization_service_pb2.Authorization(
+            algorithm=request_of(person, code="000000").algorithm,
+            items=[authorization_service_pb2.AuthorizedItem(digest=digest)],
+        ),
+    )
+
+
+def _check_database(installation: Installation, person: Person, approvals: int) -> None:
+    """Each counter was accepted once, and there are as many approvals as winners."""
+    with installation.read_database() as database:
+        rows = database.execute("SELECT accepted_value FROM approvals WHERE signer = ?", (person.name,)).fetchall()
+    assert sorted(value for (value,) in rows) == list(range(approvals))
