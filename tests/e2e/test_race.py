@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,6 +192,32 @@ def test_with_the_default_limits_the_losers_are_refused_before_their_password_co
     assert totals["OK"] == rounds
     assert totals.total() == rounds * CALLERS
     _check_database(installation, person, rounds)
+
+
+@pytest.mark.promise("P2")
+def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) -> None:
+    rounds = 16
+    limits = ["server.workers=3", "server.threads=48", "server.signing_requests=40"]
+    with running_sandbox(tmp_path / "installation", *limits) as several, Administrator(several) as administrator:
+        token = several.population["client"]["token"]
+        opened = [Connection(several, token=token) for _ in range(12)]
+        racing = Racers(opened)
+        try:
+            person = administrator.create_person("race-processes")
+            totals: Counter[str] = Counter()
+            for number in range(rounds):
+                code = person.authenticator.take()
+                requests = [request_of(person, f"{number}/{caller}".encode(), code=code) for caller in range(CALLERS)]
+                totals += check_round(racing.race(requests))
+                administrator.unlock(person.name)
+        finally:
+            racing.close()
+            for connection in opened:
+                connection.channel.close()
+        assert totals["OK"] == rounds
+        assert totals.total() == rounds * CALLERS
+        _check_database(several, person, rounds)
+        assert several.stop() == 0
 
 
 @pytest.mark.promise("P2", "P7")
