@@ -18,9 +18,9 @@ case $level in run | test) ;; *) fail "say 'run' or 'test', not '$level'" ;; esa
 # --- system packages ------------------------------------------------------------------------------------------------
 
 # softhsm2: an HSM in software, for development and tests. pango, harfbuzz and the fonts: the demo's PDF.
-# poppler-utils: pdfsig, which looks at the signed PDF with eyes that are not ours.
+# poppler-utils: pdfsig, which looks at the signed PDF with eyes that are not ours; libnss3-tools: its trust anchors.
 # Liberation fonts cover Vietnamese from version 2 on, which Debian 12 has in a package of its own.
-packages=(softhsm2 libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 poppler-utils)
+packages=(softhsm2 libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 poppler-utils libnss3-tools)
 # shellcheck disable=SC1091
 case $(. /etc/os-release 2>/dev/null && echo "${ID:-}${VERSION_ID:-}") in
     debian12 | ubuntu22.04) packages+=(fonts-liberation2) ;;

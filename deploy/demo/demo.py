@@ -1,8 +1,9 @@
 """The demo: a decision is drawn up, signed through a sandbox server with a one-time password, and verified.
 
-    make demo
+    make demo                               everything it makes is in build/demo
+    python deploy/demo/demo.py FOLDER       or in FOLDER
 
-Everything it makes is in build/demo. It ends with exit code 0 only when every step went as told.
+It ends with exit code 0 only when every step went as told.
 """
 
 import logging
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -38,7 +40,7 @@ from trien_client import Client, ConnectionFile, OneTimePasswordRejected, TrienE
 from trien_client.pyhanko import TrienSigner
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "build" / "demo"
+FOLDER = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / "build" / "demo"
 UNSIGNED, SIGNED, FORGED = FOLDER / "decision.pdf", FOLDER / "signed.pdf", FOLDER / "forged.pdf"
 CREDENTIAL = "credentials/hoang-trinh-don-rsa"
 STEPS = 5
@@ -63,14 +65,16 @@ def main() -> int:
     except (DemoFailed, SandboxFailed, decision.FontMissing, TrienError, OSError) as failure:
         print(f"\ndemo: it failed. {failure}", file=sys.stderr)
         return 1
-    print(f"\nDone in {time.monotonic() - started:.0f} s. The sandbox is stopped; what you can look at:\n")
+    print(
+        f"\nDone in {time.monotonic() - started:.0f} s. The sandbox is stopped. What you can look at in {_shown(FOLDER)}:\n"
+    )
     for path, what in (
         (SIGNED, "the signed decision: open it in a PDF reader"),
         (UNSIGNED, "the same before it was signed"),
         (FORGED, "the signed one with one letter of its title changed: its signature is broken"),
         (FOLDER / "sandbox.log", "what the server said"),
     ):
-        print(f"  {path.relative_to(ROOT)!s:<26}{what}")
+        print(f"  {path.name:<15}{what}")
     print(
         "\nA reader will call the signer unknown: the certificate is from the sandbox's own CA. For real documents it"
         "\ncomes from a CA that your readers trust. Next: `make run` keeps a sandbox up, and docs/getting-started.md."
@@ -87,7 +91,7 @@ def _run(sandbox: SandboxProcess) -> None:
     _step(1, "A decision of a commune is drawn up, by the layout of Decree 30/2020/NĐ-CP.")
     decision.make(UNSIGNED, on=datetime.now(decision.VIETNAM).date())
     handwriting.draw(FOLDER / "handwriting.png")
-    _detail(f"{UNSIGNED.relative_to(ROOT)}: one page, with a place for the signature of {decision.SIGNER}")
+    _detail(f"{_shown(UNSIGNED)}: one page, with a place for the signature of {decision.SIGNER}")
 
     _step(2, "A sandbox server starts. It makes a token in software (SoftHSM), with the keys in it.")
     connection = ConnectionFile.load(sandbox.start())
@@ -158,7 +162,7 @@ def _verify(connection: ConnectionFile) -> None:
     if not status.bottom_line:
         raise DemoFailed(f"pyHanko does not find the signature good: {status.summary()}")
     _detail(f"pyHanko: valid, whole document, signed by {status.signing_cert.subject.native['common_name']}")
-    _detail(_pdfsig())
+    _detail(_pdfsig(connection.trust_anchors_file))
     FORGED.write_bytes(_with_another_letter(SIGNED.read_bytes()))
     if _status(FORGED, roots).bottom_line:
         raise DemoFailed("A changed document was found good.")
@@ -181,20 +185,35 @@ def _status(path: Path, roots: Sequence[x509.Certificate]) -> PdfSignatureStatus
         return validate_pdf_signature(signatures[0], context)
 
 
-def _pdfsig() -> str:
-    """Asks poppler's pdfsig, which shares no code with pyHanko; its exit code says nothing, so its text is read."""
-    program = shutil.which("pdfsig")
-    if program is None:
-        return "pdfsig is not installed (package poppler-utils), so it was not asked"
-    answer = subprocess.run([program, SIGNED], capture_output=True, text=True, timeout=60, check=False)
-    verdict = re.search(r"^ *- Signature Validation: (.*)$", answer.stdout, re.MULTILINE)
-    if verdict is None or verdict.group(1) != "Signature is Valid.":
+def _pdfsig(anchor: Path) -> str:
+    """Asks poppler's pdfsig, which shares no code with pyHanko; its exit code says nothing, so its text is read.
+
+    It takes trust anchors from an NSS database, which `certutil` makes.
+    """
+    program, certutil = shutil.which("pdfsig"), shutil.which("certutil")
+    if program is None or certutil is None:
+        return "pdfsig or certutil is not installed (packages poppler-utils, libnss3-tools), so it was not asked"
+    with tempfile.TemporaryDirectory() as folder:
+        database = f"sql:{folder}"
+        _tool(certutil, "-N", "-d", database, "--empty-password")
+        _tool(certutil, "-A", "-d", database, "-n", "sandbox", "-t", "C,C,C", "-i", str(anchor))
+        answer = _tool(program, "-nssdir", database, str(SIGNED))
+    verdicts = re.findall(r"^ *- (?:Signature|Certificate) Validation: (.*)$", answer.stdout, re.MULTILINE)
+    if verdicts != ["Signature is Valid.", "Certificate is Trusted."] or "Total document signed" not in answer.stdout:
         raise DemoFailed(f"pdfsig does not find the signature good:\n{answer.stdout}{answer.stderr}")
-    return f"pdfsig: {verdict.group(1)}"
+    return f"pdfsig: whole document; {' '.join(verdicts)}"
+
+
+def _tool(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _step(number: int, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Every signature of a PDF, judged by pyHanko with the given trust anchors, and by pdfsig."""
+"""Every signature of a PDF, judged by pyHanko and by pdfsig, its chain by the given trust anchors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +51,8 @@ def require_good(path: Path, anchors_pem: bytes, *, count: int = 1, read_by_pdfs
     assert all(judgment.bottom_line for judgment in judgments), judgments
     assert judgments[-1].covers_the_file
     if read_by_pdfsig:
-        findings = pdfsig(path)
+        findings = pdfsig(path, anchors_pem)
         assert len(findings) == count
-        assert all(finding.is_valid for finding in findings), findings
+        assert all(finding.is_valid and finding.is_trusted for finding in findings), findings
         assert findings[-1].whole_document
     return judgments
