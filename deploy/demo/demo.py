@@ -65,9 +65,7 @@ def main() -> int:
     except (DemoFailed, SandboxFailed, decision.FontMissing, TrienError, OSError) as failure:
         print(f"\ndemo: it failed. {failure}", file=sys.stderr)
         return 1
-    print(
-        f"\nDone in {time.monotonic() - started:.0f} s. The sandbox is stopped. What you can look at in {_shown(FOLDER)}:\n"
-    )
+    print(f"\nDone in {time.monotonic() - started:.0f} s; the sandbox is stopped. Look at these in {_shown(FOLDER)}:\n")
     for path, what in (
         (SIGNED, "the signed decision: open it in a PDF reader"),
         (UNSIGNED, "the same before it was signed"),
