@@ -33,6 +33,7 @@ from trien_server.rpc.administration import (
 )
 from trien_server.rpc.authorizations import AuthorizationServicer
 from trien_server.rpc.calls import CallLog, Calls
+from trien_server.rpc.malformed import RefuseMalformed
 from trien_server.rpc.server import GrpcServer, Limits, TlsIdentity
 from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
@@ -200,6 +201,7 @@ def build_grpc_server(
             ),
             lambda server: access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server),
         ],
+        interceptors=[RefuseMalformed(calls)],
         tls=tls,
         limits=limits,
         token_address=token_address,

@@ -142,7 +142,7 @@ def _name(value: str) -> str:
 
 
 def _duration(message: Duration, *, field: str) -> timedelta:
-    if message.seconds < 0 or message.nanos < 0 or message.seconds > 10**9:
+    if not (0 <= message.seconds <= 10**9 and 0 <= message.nanos < 10**9):
         raise InvalidArgument(field, "expected a duration of 0 or more")
     return message.ToTimedelta()
 

@@ -1,7 +1,7 @@
 """The gRPC server: two ports, limits, health, and a stop that loses no call."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -69,6 +69,7 @@ class GrpcServer:
         self,
         *,
         register: Iterable[Callable[[grpc.Server], None]],
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
         tls: TlsIdentity,
         limits: Limits,
         token_address: str,
@@ -80,6 +81,7 @@ class GrpcServer:
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
         self._server = grpc.server(
             self._pool,
+            interceptors=list(interceptors),
             options=_options(limits, shared_ports=shared_ports),
             maximum_concurrent_rpcs=limits.concurrent_calls,
         )

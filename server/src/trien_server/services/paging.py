@@ -28,7 +28,7 @@ class Page:
         if size < 0:
             raise InvalidArgument("page_size", "expected 0 or more")
         try:
-            after = base64.urlsafe_b64decode(token.encode()).decode()
+            after = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
         except (binascii.Error, ValueError) as fault:
             raise InvalidArgument("page_token", "not a token that this server gave out") from fault
         return cls(size=min(size or DEFAULT, LARGEST), after=after)
