@@ -1,0 +1,89 @@
+"""Where a setting comes from, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from trien_server.config import BadConfiguration, load
+
+FILE = """
+[server]
+tls_certificate_file = "tls/server.pem"
+tls_key_file = "tls/server.key"
+client_ca_file = "/etc/ca.pem"
+threads = 30
+
+[token]
+module = "lib.so"
+label = "from the file"
+pin_file = "pin"
+
+[store]
+url = "sqlite:///data/trien.db"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "trien.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_flags_come_before_the_environment_before_the_file_before_defaults(file: Path) -> None:
+    environment = {"TRIEN_TOKEN__LABEL": "from the environment", "TRIEN_LOG__FORMAT": "text", "TRIEN_CONNECTION": "x"}
+    loaded = load(file, environment=environment, overrides=["log.format=json", "server.workers=4"])
+    assert loaded.config.token.label == "from the environment"
+    assert loaded.config.log.format == "json"
+    assert (loaded.config.server.workers, loaded.config.server.threads) == (4, 30)
+    assert loaded.config.server.concurrent_calls == 256
+    assert loaded.sources["token.label"] == "environment TRIEN_TOKEN__LABEL"
+    assert loaded.sources["log.format"] == "--set"
+    assert loaded.sources["server.threads"] == str(file)
+    assert "server.concurrent_calls" not in loaded.sources
+
+
+def test_relative_paths_start_from_the_files_folder(file: Path) -> None:
+    config = load(file, environment={}).config
+    assert config.server.tls_key_file == file.parent / "tls" / "server.key"
+    assert config.server.client_ca_file == Path("/etc/ca.pem")
+    assert config.store.url == f"sqlite:///{file.parent}/data/trien.db"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("token.pin=1234", "did you mean 'pin_file'?"),
+        ("servr.threads=4", "did you mean 'server'?"),
+        ("server.treads=4", "did you mean 'threads'?"),
+        ("server.threads=many", "server.threads"),
+        ("server.threads=1", "server.threads"),
+        ("server.threads=8", "server.signing_requests"),
+        ("log.format=xml", "log.format"),
+        ("threads=4", "SECTION.KEY=VALUE"),
+        ("token.serial=x", "either label or serial"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_a_hint(file: Path, override: str, expected: str) -> None:
+    with pytest.raises(BadConfiguration) as refused:
+        load(file, environment={}, overrides=[override])
+    assert expected in str(refused.value)
+    assert "1234" not in str(refused.value)
+
+
+def test_every_fault_is_told_at_once(file: Path) -> None:
+    file.write_text(FILE.replace("threads = 30", "threads = 30\nspeed = 3\ncolour = 4"))
+    with pytest.raises(BadConfiguration) as refused:
+        load(file, environment={"TRIEN_STORE__URI": "x"})
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match="trien-server init"):
+        load(tmp_path / "none.toml", environment={})
+    (tmp_path / "broken.toml").write_text("[server")
+    with pytest.raises(BadConfiguration, match=r"broken\.toml"):
+        load(tmp_path / "broken.toml", environment={})
+    with pytest.raises(BadConfiguration) as refused:
+        load(None, environment={})
+    assert "server: Field required" in str(refused.value)
