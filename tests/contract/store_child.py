@@ -67,9 +67,10 @@ def insert(store: Store, name: str) -> int:
 
 
 def hold(store: Store) -> None:
-    """Stays inside a transaction, with the writers' lock, until the process ends."""
+    """Stays inside a transaction that wrote a row, and has the writers' lock if any, until the process ends."""
 
     def work(transaction: Transaction) -> None:
+        transaction.insert(attempts("held"))
         say("holding")
         threading.Event().wait()
 

@@ -6,7 +6,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from tests.contract.store_factories import Database, database_fixture, sqlite_template_fixture  # noqa: F401
+from tests.contract.store_factories import (  # noqa: F401
+    Database,
+    database_fixture,
+    postgres_fixture,
+    sqlite_template_fixture,
+)
 from tests.contract.store_records import ALL_RECORDS, TIME, attempts, client, entry, example, sealed
 
 from trien_server.core.errors import RecordNotTrusted, StoreUnavailable

@@ -9,9 +9,14 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.contract.store_factories import sqlite_template_fixture  # noqa: F401
+from tests.contract.store_factories import (  # noqa: F401
+    PostgresqlDatabase,
+    postgres_fixture,
+    sqlite_template_fixture,
+)
 from tests.contract.store_records import TIME, attempts, client, entry, sealed
 from tests.fakes.store import MemoryStore
+from tests.support.postgres import PostgresServer
 
 from trien_server.core.ports import NameTaken, Sealed, Store, Transaction, VersionConflict
 from trien_server.core.records import AuditEntry, Client, Outcome, SignerAttempts
@@ -104,24 +109,31 @@ def run(store: Store, transactions: list[list[tuple[Any, ...]]]) -> list[Any]:
     return answers
 
 
-def test_the_adapters_cannot_be_told_apart(sqlite_template: Path) -> None:
+def test_the_adapters_cannot_be_told_apart(sqlite_template: Path, postgres: PostgresServer) -> None:
     done = {"examples": 0, "answers": 0}
+    database = PostgresqlDatabase(postgres)
+    postgresql = database.open()
+    empty = "; ".join(f"DELETE FROM {kind.table}" for kind in (SignerAttempts, Client, AuditEntry))
 
     @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.lists(steps, min_size=1, max_size=8), min_size=1, max_size=6))
     def compare(transactions: list[list[tuple[Any, ...]]]) -> None:
+        postgres.admin(f"{empty}; DELETE FROM outcomes", database=database.database)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trien.db"
             shutil.copy(sqlite_template, path)
-            memory, sqlite = MemoryStore(), SqliteStore(path, on_fatal=print)
+            sqlite = SqliteStore(path, on_fatal=print)
             try:
-                expected, found = run(memory, transactions), run(sqlite, transactions)
+                expected, found = run(MemoryStore(), transactions), run(sqlite, transactions)
             finally:
                 sqlite.close()
         assert found == expected
+        assert run(postgresql, transactions) == expected
         done["examples"] += 1
-        done["answers"] += len(found)
+        done["answers"] += 2 * len(found)
 
     compare()
+    assert postgresql.counts.conflicts == 0
+    postgresql.close()
     assert done["examples"] >= 100
-    assert done["answers"] >= 2 * done["examples"]
+    assert done["answers"] >= 4 * done["examples"]

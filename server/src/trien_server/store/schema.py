@@ -11,12 +11,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trien_server.store.sqlite import connections
-from trien_server.store.urls import sqlite_path
+from trien_server.store.urls import is_postgresql, postgresql_conninfo, sqlite_path
 
 if TYPE_CHECKING:
+    import psycopg
     from alembic.config import Config
     from sqlalchemy import Connection
 
@@ -24,6 +25,9 @@ REVISIONS = ("0001",)
 """Every revision in order. A test compares them with `migrations/versions`; starting needs no Alembic."""
 
 HEAD = REVISIONS[-1]
+
+_MIGRATION_LOCK = 0x747269656E
+"""The key of PostgreSQL's advisory lock for those who migrate: "trien" in ASCII."""
 
 
 class SchemaVerdict(Enum):
@@ -79,6 +83,8 @@ def schema_state(url: str) -> SchemaState:
 
     Raises `StoreUnavailable` when the database cannot be read, `ValueError` for a URL of no known database.
     """
+    if is_postgresql(url):
+        return _postgresql_state(url)
     path = sqlite_path(url)
     if not path.exists():
         return SchemaState(None, HEAD)
@@ -94,25 +100,78 @@ def state_of(connection: sqlite3.Connection) -> SchemaState:
 
 
 def migrate(url: str) -> SchemaState:
-    """Brings the database to this server's schema; makes the database where there is none, readable by its owner alone.
+    """Brings the database to this server's schema. A SQLite database is made where there is none, readable by its
+    owner alone; a PostgreSQL database must be there, and the URL's role must own it.
 
     All revisions are one transaction, and several callers wait for each other. Does nothing to a current
     schema. Returns what was there before. Raises `SchemaMismatch` for a newer schema, `StoreUnavailable`
     when the database cannot be used.
     """
-    from alembic import command
-
+    if is_postgresql(url):
+        return _migrate_postgresql(url)
     path = sqlite_path(url)
     with connections.translated_errors():
         connections.create_database(path)
         with closing(connections.open_writer(path)) as raw, _begun(raw) as connection:
             before = state_of(raw)
-            if before.verdict is SchemaVerdict.NEWER:
-                raise SchemaMismatch(before)
-            if before.verdict is not SchemaVerdict.CURRENT:
-                configuration = _configuration(Path(__file__).parent / "migrations")
-                configuration.attributes["connection"] = connection
-                command.upgrade(configuration, HEAD)
+            _upgrade(before, connection)
+    return before
+
+
+def _upgrade(before: SchemaState, connection: "Connection") -> None:
+    from alembic import command
+
+    if before.verdict is SchemaVerdict.NEWER:
+        raise SchemaMismatch(before)
+    if before.verdict is not SchemaVerdict.CURRENT:
+        configuration = _configuration(Path(__file__).parent / "migrations")
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, HEAD)
+
+
+def _postgresql_state(url: str) -> SchemaState:
+    import psycopg
+
+    from trien_server.store.postgresql.connections import connect_any, unavailable
+
+    with closing(connect_any(postgresql_conninfo(url))) as connection:
+        try:
+            return postgresql_state_of(connection)
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+
+
+def postgresql_state_of(connection: "psycopg.Connection[tuple[Any, ...]]") -> SchemaState:
+    """Returns the schema's state as an open PostgreSQL connection sees it. Raises psycopg's errors."""
+    found = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone() if found and found[0] else None
+    return SchemaState(str(row[0]) if row else None, HEAD)
+
+
+def _migrate_postgresql(url: str) -> SchemaState:
+    import psycopg
+    import sqlalchemy
+    from sqlalchemy.pool import StaticPool
+
+    from trien_server.store.postgresql.connections import connect_any, unavailable
+
+    with closing(connect_any(postgresql_conninfo(url))) as raw:
+        raw.autocommit = False
+        raw.prepare_threshold = None
+        engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: raw, poolclass=StaticPool)
+        try:
+            with engine.begin() as connection:
+                # A change of the schema waits for the servers' transactions, and they for it: not for long.
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+                before = postgresql_state_of(raw)
+                _upgrade(before, connection)
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+        except sqlalchemy.exc.DBAPIError as error:
+            if isinstance(error.orig, psycopg.Error):
+                raise unavailable(error.orig) from error
+            raise
     return before
 
 
