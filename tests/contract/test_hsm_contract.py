@@ -7,34 +7,42 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import cast
+from threading import Barrier
+from typing import Any, cast
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tests.fakes.hsm import MemoryHsm, PrivateKey, _generate
-from tests.support.softhsm import open_token
+from tests.support.softhsm import WRAPPED_TYPES, open_token, wrapped_key
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.ports import DecryptionFailed, Hsm, KeyMismatch, KeyReference
+from trien_server.core.ports import DecryptionFailed, Hsm, KeyMismatch, KeyReference, WrappingNotSupported
 from trien_server.core.secret import Secret
 
 HASHES = {HashFunction.SHA256: SHA256(), HashFunction.SHA384: SHA384(), HashFunction.SHA512: SHA512()}
 FITTING = [
     (algorithm, key_type) for algorithm in SignatureAlgorithm for key_type in KeyType if algorithm.fits(key_type)
 ]
+FITTING_WRAPPED = [(algorithm, key_type) for algorithm, key_type in FITTING if key_type in WRAPPED_TYPES]
 P256 = SignatureAlgorithm.ECDSA_P256_SHA256
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An adapter with one key of each type on its token."""
+    """An adapter with one key of each type on its token, and wrapped ones beside it."""
 
     hsm: Hsm
     keys: Mapping[KeyType, KeyReference]
+    wrapped: Mapping[KeyType, KeyReference]
+
+    @property
+    def unwrappings(self) -> int:
+        return int(cast(Any, self.hsm).unwrappings)
 
 
 @cache
@@ -49,7 +57,13 @@ def memory_subject() -> Subject:
         object_id = os.urandom(16)
         public_key = hsm.add_key(object_id, memory_key(key_type))
         keys[key_type] = KeyReference(object_id=object_id, key_type=key_type, public_key=public_key)
-    return Subject(hsm, keys)
+    wrapped = {}
+    for key_type in WRAPPED_TYPES:
+        pair = hsm.wrap(memory_key(key_type))
+        wrapped[key_type] = KeyReference(
+            object_id=os.urandom(16), key_type=key_type, public_key=pair.public_key, wrapped_key=pair.wrapped_key
+        )
+    return Subject(hsm, keys, wrapped)
 
 
 @pytest.fixture(params=["memory", "softhsm"])
@@ -60,7 +74,7 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         made.hsm.close()
     else:
         with open_token(tmp_path / "token") as (hsm, token):
-            yield Subject(hsm, token.keys)
+            yield Subject(hsm, token.keys, token.wrapped)
 
 
 def message_for(algorithm: SignatureAlgorithm, number: int = 0) -> bytes:
@@ -195,6 +209,106 @@ def test_a_key_pair_lives_from_generate_to_destroy(subject: Subject, key_type: K
     assert hsm.ready()
 
 
+@pytest.mark.parametrize(("algorithm", "key_type"), FITTING_WRAPPED, ids=lambda value: str(value))
+def test_a_wrapped_key_makes_every_fitting_signature_in_the_order_of_the_messages(
+    subject: Subject, algorithm: SignatureAlgorithm, key_type: KeyType
+) -> None:
+    key = subject.wrapped[key_type]
+    messages = [message_for(algorithm, number) for number in range(3)]
+    subject.hsm.prepare(key)
+    for message, signature in zip(
+        messages, subject.hsm.sign(key, algorithm, messages, pss_salt_length=None), strict=True
+    ):
+        verify(key, algorithm, message, signature)
+    assert subject.hsm.sign(key, algorithm, [], pss_salt_length=None) == []
+    with pytest.raises(ValueError, match=r"bytes|length"):
+        subject.hsm.sign(key, algorithm, [*messages, bytes(7)], pss_salt_length=None)
+    assert subject.unwrappings == 1
+
+
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("key_type", [KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384])
+def test_a_wrapped_key_pair_is_generated_and_leaves_nothing_on_the_token(subject: Subject, key_type: KeyType) -> None:
+    algorithm = next(algorithm for algorithm, fitting in FITTING if fitting is key_type)
+    first, second = (wrapped_key(subject.hsm, key_type) for _ in range(2))
+    assert first.public_key != second.public_key
+    assert first.wrapped_key != second.wrapped_key
+    for key in (first, second):
+        assert subject.hsm.public_key(key.object_id) is None
+        message = message_for(algorithm)
+        verify(key, algorithm, message, subject.hsm.sign(key, algorithm, [message], pss_salt_length=None)[0])
+        with pytest.raises(KeyMismatch):
+            subject.hsm.prepare(replace(key, wrapped_key=None))
+    assert subject.hsm.ready()
+
+
+def test_a_type_of_key_that_the_token_does_not_wrap_is_refused_with_the_reason(subject: Subject) -> None:
+    for _ in range(3):
+        with pytest.raises(WrappingNotSupported, match="does not wrap EC_ED25519 keys"):
+            subject.hsm.generate_wrapped_key_pair(KeyType.EC_ED25519)
+    assert subject.hsm.ready()
+    assert wrapped_key(subject.hsm, KeyType.EC_P256).wrapped_key
+
+
+@pytest.mark.promise("P5")
+def test_a_wrapped_key_that_was_changed_or_is_another_tokens_is_a_mismatch_and_the_token_stays_ready(
+    subject: Subject,
+) -> None:
+    key = subject.wrapped[KeyType.EC_P256]
+    right = key.wrapped_key or b""
+    wrong = [right[:at] + bytes([right[at] ^ 1]) + right[at + 1 :] for at in range(len(right))]
+    wrong += [right[:-1], right[:-8], right + bytes(8), right[8:], b"", bytes(8), bytes(16), os.urandom(len(right))]
+    wrong.append(memory_subject().wrapped[KeyType.EC_P256].wrapped_key or b"")
+    for wrapped in wrong:
+        with pytest.raises(KeyMismatch):
+            subject.hsm.prepare(replace(key, wrapped_key=wrapped))
+        with pytest.raises(KeyMismatch):
+            subject.hsm.sign(replace(key, wrapped_key=wrapped), P256, [bytes(32)], pss_salt_length=None)
+    assert len(wrong) == len(right) + 9 >= 89
+    assert subject.hsm.ready()
+    assert subject.unwrappings == 0
+    verify(key, P256, bytes(32), subject.hsm.sign(key, P256, [bytes(32)], pss_salt_length=None)[0])
+
+
+def test_a_wrapped_key_of_another_type_is_a_mismatch(subject: Subject) -> None:
+    refused = 0
+    for algorithm, key_type in FITTING_WRAPPED:
+        for other in WRAPPED_TYPES:
+            if other is not key_type:
+                key = replace(subject.wrapped[key_type], wrapped_key=subject.wrapped[other].wrapped_key)
+                with pytest.raises(KeyMismatch):
+                    subject.hsm.sign(key, algorithm, [message_for(algorithm)], pss_salt_length=None)
+                refused += 1
+    assert refused == 3 * len(FITTING_WRAPPED) == 42
+    assert subject.hsm.ready()
+
+
+@pytest.mark.promise("P6")
+def test_another_wrapped_key_of_the_same_type_is_found_out_by_the_first_signature(subject: Subject) -> None:
+    key = replace(subject.wrapped[KeyType.EC_P256], wrapped_key=wrapped_key(subject.hsm, KeyType.EC_P256).wrapped_key)
+    subject.hsm.prepare(key)
+    (signature,) = subject.hsm.sign(key, P256, [bytes(32)], pss_salt_length=None)
+    with pytest.raises(InvalidSignature):
+        verify(key, P256, bytes(32), signature)
+
+
+def test_a_wrapped_key_is_unwrapped_once_for_all_who_use_it_at_the_same_time(subject: Subject) -> None:
+    keys = [wrapped_key(subject.hsm, KeyType.EC_P256) for _ in range(10)]
+    begin = Barrier(8)
+
+    def work(number: int) -> int:
+        for key in keys:
+            begin.wait(10)
+            subject.hsm.prepare(key)
+            (signature,) = subject.hsm.sign(key, P256, [message_for(P256, number)], pss_salt_length=None)
+            verify(key, P256, message_for(P256, number), signature)
+        return len(keys)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(work, range(8))) == 80
+    assert subject.unwrappings == 10
+
+
 def test_a_key_is_found_only_by_its_own_id_with_its_own_public_key(subject: Subject) -> None:
     p256, rsa_key = subject.keys[KeyType.EC_P256], subject.keys[KeyType.RSA_2048]
     wrong = [
@@ -308,6 +422,9 @@ def test_after_close_every_method_refuses(subject: Subject) -> None:
         lambda: hsm.encrypt(Secret(b""), associated_data=b""),
         lambda: hsm.decrypt(bytes(28), associated_data=b""),
         lambda: hsm.generate_key_pair(b"id", KeyType.EC_P256),
+        lambda: hsm.prepare(subject.wrapped[KeyType.EC_P256]),
+        lambda: hsm.sign(subject.wrapped[KeyType.EC_P256], P256, [bytes(32)], pss_salt_length=None),
+        lambda: hsm.generate_wrapped_key_pair(KeyType.EC_P256),
         lambda: hsm.destroy_key_pair(b"id"),
         lambda: hsm.public_key(b"id"),
         hsm.probe,
@@ -315,4 +432,4 @@ def test_after_close_every_method_refuses(subject: Subject) -> None:
     for call in calls:
         with pytest.raises(HsmUnavailable):
             call()
-    assert len(calls) == 9
+    assert len(calls) == 12

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import os
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
@@ -12,11 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap_with_padding, aes_key_wrap_with_padding
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference
+from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference, WrappedKeyPair, WrappingNotSupported
 from trien_server.core.secret import Secret
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -30,14 +37,17 @@ HASHES: dict[HashFunction, HashAlgorithm] = {
 class MemoryHsm:
     """The port `Hsm` in memory; as strict as the adapter of real tokens.
 
-    `calls` counts the calls of each method, `signatures` the signatures made. While `unavailable` is
+    `calls` counts the calls of each method, `signatures` the signatures made, `unwrappings` the wrapped
+    keys that were unwrapped; `not_wrapped` are the types that it does not wrap, as SoftHSM. While `unavailable` is
     set every call is refused and `ready` says so; `fail_next` refuses single calls. `before` is called
     with the method's name at the start of each call, outside of any lock, and may raise or block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, unwrapped_keys: int = 256) -> None:
         self.calls: Counter[str] = Counter()
         self.signatures = 0
+        self.unwrappings = 0
+        self.not_wrapped = {KeyType.EC_ED25519}
         self.unavailable = False
         self.before: Callable[[str], None] = _do_nothing
         self._failing: Counter[str] = Counter()
@@ -45,6 +55,9 @@ class MemoryHsm:
         self._keys: dict[bytes, PrivateKey] = {}
         self._sealing_key = os.urandom(32)
         self._password_key = AESGCM(AESGCM.generate_key(256))
+        self._wrapping_key = os.urandom(32)
+        self._unwrapped: OrderedDict[KeyReference, PrivateKey] = OrderedDict()
+        self._unwrapped_keys = unwrapped_keys
         self._probe_key = ec.generate_private_key(ec.SECP256R1())
         self._closed = False
 
@@ -111,6 +124,18 @@ class MemoryHsm:
             self._keys[object_id] = private_key
         return _spki(private_key)
 
+    def generate_wrapped_key_pair(self, key_type: KeyType) -> WrappedKeyPair:
+        self._enter("generate_wrapped_key_pair")
+        if key_type in self.not_wrapped:
+            raise WrappingNotSupported(f"the token does not wrap {key_type} keys")
+        return self.wrap(_generate(key_type))
+
+    def wrap(self, private_key: PrivateKey) -> WrappedKeyPair:
+        """Wraps a ready-made private key (RSA keys are slow to generate)."""
+        encoded = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        wrapped = aes_key_wrap_with_padding(self._wrapping_key, encoded)
+        return WrappedKeyPair(public_key=_spki(private_key), wrapped_key=wrapped)
+
     def destroy_key_pair(self, object_id: bytes) -> None:
         self._enter("destroy_key_pair")
         _check_id(object_id)
@@ -145,11 +170,32 @@ class MemoryHsm:
                     raise HsmUnavailable
 
     def _find(self, key: KeyReference) -> PrivateKey:
+        if key.wrapped_key is not None:
+            with self._lock:
+                return self._unwrap(key, key.wrapped_key)
         with self._lock:
             private_key = self._keys.get(key.object_id)
         if private_key is None or _spki(private_key) != key.public_key:
             raise KeyMismatch
         return private_key
+
+    def _unwrap(self, key: KeyReference, wrapped_key: bytes) -> PrivateKey:
+        """Does not compare the public key: a token does not show one."""
+        if key not in self._unwrapped:
+            try:
+                encoded = aes_key_unwrap_with_padding(self._wrapping_key, wrapped_key)
+                private_key = load_der_private_key(encoded, None)
+            except (InvalidUnwrap, ValueError):
+                raise KeyMismatch("the token does not open the wrapped key") from None
+            assert isinstance(private_key, PrivateKey)
+            if not _is_of(private_key, key.key_type):
+                raise KeyMismatch("the unwrapped key is of another type")
+            while len(self._unwrapped) >= self._unwrapped_keys:
+                self._unwrapped.popitem(last=False)
+            self._unwrapped[key] = private_key
+            self.unwrappings += 1
+        self._unwrapped.move_to_end(key)
+        return self._unwrapped[key]
 
 
 def _do_nothing(method: str) -> None:
@@ -171,6 +217,12 @@ def _generate(key_type: KeyType) -> PrivateKey:
     if key_type is KeyType.EC_ED25519:
         return ed25519.Ed25519PrivateKey.generate()
     return ec.generate_private_key(ec.SECP256R1() if key_type is KeyType.EC_P256 else ec.SECP384R1())
+
+
+def _is_of(private_key: PrivateKey, key_type: KeyType) -> bool:
+    if isinstance(private_key, ed25519.Ed25519PrivateKey):
+        return key_type is KeyType.EC_ED25519
+    return private_key.key_size == key_type.bits and isinstance(private_key, rsa.RSAPrivateKey) is key_type.is_rsa
 
 
 def _check(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trien_server.core.algorithms import KeyType
-from trien_server.core.ports import KeyReference
+from trien_server.core.ports import Hsm, KeyReference
 from trien_server.core.secret import Secret
 from trien_server.hsm import Pkcs11Hsm, create_softhsm_token, find_softhsm_module, provision
 from trien_server.hsm.softhsm import write_softhsm_configuration
@@ -26,6 +26,9 @@ LABEL = "trien test"
 PIN = Secret(b"72816354-test-pin")
 SO_PIN = Secret(b"91827364-test-so-pin")
 MODULE = find_softhsm_module()
+
+WRAPPED_TYPES = (KeyType.RSA_2048, KeyType.RSA_3072, KeyType.EC_P256, KeyType.EC_P384)
+"""The types that tests have wrapped keys of: SoftHSM wraps no Ed25519 keys, and makes RSA-4096 keys slowly."""
 
 Event = tuple[str, Mapping[str, str]]
 
@@ -36,6 +39,9 @@ class SoftHsmToken:
 
     directory: Path
     keys: Mapping[KeyType, KeyReference]
+    wrapped: Mapping[KeyType, KeyReference] = field(default_factory=dict)
+    """A wrapped key of each type of WRAPPED_TYPES, kept here and not on the token."""
+
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -74,10 +80,11 @@ def _original() -> SoftHsmToken:
     before = os.environ.get("SOFTHSM2_CONF")
     os.environ["SOFTHSM2_CONF"] = str(token.configuration)
     try:
-        provision(module_path=MODULE, token_label=LABEL, pin=PIN)
+        provision(module_path=MODULE, token_label=LABEL, pin=PIN, so_pin=SO_PIN)
         hsm = token.open()
         try:
             keys = {}
+            wrapped = {key_type: wrapped_key(hsm, key_type) for key_type in WRAPPED_TYPES}
             for key_type in KeyType:
                 object_id = os.urandom(16)
                 public_key = hsm.generate_key_pair(object_id, key_type)
@@ -89,7 +96,15 @@ def _original() -> SoftHsmToken:
             del os.environ["SOFTHSM2_CONF"]
         else:
             os.environ["SOFTHSM2_CONF"] = before
-    return SoftHsmToken(directory, keys)
+    return SoftHsmToken(directory, keys, wrapped)
+
+
+def wrapped_key(hsm: Hsm, key_type: KeyType) -> KeyReference:
+    """Generates a wrapped key pair and returns what a record would keep of it."""
+    pair = hsm.generate_wrapped_key_pair(key_type)
+    return KeyReference(
+        object_id=os.urandom(16), key_type=key_type, public_key=pair.public_key, wrapped_key=pair.wrapped_key
+    )
 
 
 def copy_token(directory: Path) -> SoftHsmToken:
@@ -97,7 +112,7 @@ def copy_token(directory: Path) -> SoftHsmToken:
     original = _original()
     shutil.copytree(original.directory / "tokens", directory / "tokens")
     write_softhsm_configuration(directory)
-    return SoftHsmToken(directory, original.keys)
+    return SoftHsmToken(directory, original.keys, original.wrapped)
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.core.secret import Secret
 from trien_server.hsm import NotProvisioned, PinRejected, create_softhsm_token, provision
 from trien_server.hsm.connection import log_in
-from trien_server.hsm.keys import ONE_TIME_PASSWORD_KEY, PROBE_KEY, SEALING_KEY
+from trien_server.hsm.keys import ONE_TIME_PASSWORD_KEY, PROBE_KEY, SEALING_KEY, WRAPPING_KEY
 from trien_server.hsm.module import find_objects, load_module
 
-ALL_KEYS = (SEALING_KEY, ONE_TIME_PASSWORD_KEY, PROBE_KEY)
+ALL_KEYS = (SEALING_KEY, ONE_TIME_PASSWORD_KEY, PROBE_KEY, WRAPPING_KEY)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def make() -> tuple[str, ...]:
     return provision(module_path=MODULE, token_label=LABEL, pin=PIN)
 
 
-def test_provisioning_makes_three_keys_once_and_then_nothing(blank: SoftHsmToken) -> None:
+def test_provisioning_makes_four_keys_once_and_then_nothing(blank: SoftHsmToken) -> None:
     with pytest.raises(NotProvisioned, match="trien-server init"):
         blank.open()
     assert make() == ALL_KEYS
@@ -71,15 +71,15 @@ def test_no_key_of_the_installation_or_of_a_signer_can_leave_the_token(tmp_path:
             assert item[Attribute.ALWAYS_SENSITIVE]
             assert item[Attribute.NEVER_EXTRACTABLE]
             assert item[Attribute.LOCAL]
-            for use in (Attribute.UNWRAP, Attribute.DERIVE):
-                assert not item[use]
-            password_key = item[Attribute.LABEL] == ONE_TIME_PASSWORD_KEY
-            assert item[Attribute.SIGN] is not password_key
-            assert item[Attribute.DECRYPT] is password_key
+            assert not item[Attribute.DERIVE]
+            label = item[Attribute.LABEL]
+            assert item[Attribute.SIGN] is (label not in (ONE_TIME_PASSWORD_KEY, WRAPPING_KEY))
+            assert item[Attribute.DECRYPT] is (label == ONE_TIME_PASSWORD_KEY)
+            assert item[Attribute.UNWRAP] is (label == WRAPPING_KEY)
             with pytest.raises((AttributeSensitive, AttributeTypeInvalid)):
                 item[Attribute.VALUE]
             checked += 1
-    assert checked == 3 + len(KeyType)
+    assert checked == 4 + len(KeyType)
 
 
 def destroy(label: str, *, only_class: str = "") -> Callable[[], None]:
@@ -97,11 +97,12 @@ def destroy(label: str, *, only_class: str = "") -> Callable[[], None]:
     [
         (destroy(SEALING_KEY), (SEALING_KEY,)),
         (destroy(ONE_TIME_PASSWORD_KEY), (ONE_TIME_PASSWORD_KEY,)),
+        (destroy(WRAPPING_KEY), (WRAPPING_KEY,)),
         (destroy(PROBE_KEY), (PROBE_KEY,)),
         (destroy(PROBE_KEY, only_class="Public"), (PROBE_KEY,)),
         (destroy(PROBE_KEY, only_class="Private"), (PROBE_KEY,)),
     ],
-    ids=["sealing", "password", "probe", "probe without public key", "probe without private key"],
+    ids=["sealing", "password", "wrapping", "probe", "probe without public key", "probe without private key"],
 )
 def test_half_done_provisioning_is_completed(
     blank: SoftHsmToken, damage: Callable[[], None], made_again: tuple[str, ...]
@@ -119,7 +120,7 @@ def test_half_done_provisioning_is_completed(
 
 def test_a_key_that_is_there_twice_is_refused_by_server_and_provisioning(blank: SoftHsmToken) -> None:
     make()
-    for label in ALL_KEYS:
+    for label in (SEALING_KEY, ONE_TIME_PASSWORD_KEY, PROBE_KEY):
         with logged_in() as session:
             copies = [item.copy({Attribute.LABEL: label}) for item in find_objects(session, {Attribute.LABEL: label})]
         with pytest.raises(NotProvisioned):
@@ -129,6 +130,81 @@ def test_a_key_that_is_there_twice_is_refused_by_server_and_provisioning(blank: 
         with logged_in() as session:
             for extra in find_objects(session, {Attribute.LABEL: label})[len(copies) :]:
                 extra.destroy()
+
+
+@pytest.mark.promise("P4")
+def test_a_wrapping_key_that_also_decrypts_is_refused(blank: SoftHsmToken) -> None:
+    make()
+    destroy(WRAPPING_KEY)()
+    with logged_in() as session:
+        session.generate_key(
+            TokenKeyType.AES,
+            256,
+            label=WRAPPING_KEY,
+            store=True,
+            capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP | MechanismFlag.DECRYPT,
+            template={Attribute.EXTRACTABLE: False},
+        )
+    for refused in (blank.open, make):
+        with pytest.raises(NotProvisioned, match="DECRYPT"):
+            refused()
+
+
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("so_pin", [None, SO_PIN], ids=["without", "with"])
+def test_the_security_officers_pin_makes_the_wrapping_key_a_trusted_one(
+    blank: SoftHsmToken, so_pin: Secret | None
+) -> None:
+    made = provision(module_path=MODULE, token_label=LABEL, pin=PIN, so_pin=so_pin)
+    assert made == ALL_KEYS
+    assert provision(module_path=MODULE, token_label=LABEL, pin=PIN, so_pin=so_pin) == ()
+    with logged_in() as session:
+        (key,) = find_objects(session, {Attribute.LABEL: WRAPPING_KEY})
+        assert key[Attribute.TRUSTED] is (so_pin is not None)
+        assert key[Attribute.COPYABLE] is (so_pin is not None)
+        assert not key[Attribute.MODIFIABLE]
+        for protection in (Attribute.PRIVATE, Attribute.TOKEN, Attribute.ALWAYS_SENSITIVE, Attribute.NEVER_EXTRACTABLE):
+            assert key[protection]
+    hsm = blank.open()
+    findings = hsm.wrapping_findings()
+    assert len(hsm.generate_wrapped_key_pair(KeyType.EC_P256).wrapped_key) == 80
+    assert hsm.ready()
+    hsm.close()
+    assert len(findings) == (1 if so_pin is None else 0)
+    assert all("not marked as trusted" in finding for finding in findings)
+
+
+@pytest.mark.promise("P4")
+def test_no_file_of_the_token_ever_holds_the_wrapping_key_in_clear(blank: SoftHsmToken) -> None:
+    """The security officer sees no private object, so the key is a public one while it is made: in memory only."""
+    trace = blank.directory / "trace"
+    program = (
+        "import os, sys\nfrom trien_server.core.secret import Secret\nfrom trien_server.hsm import provision\n"
+        "pin, so_pin = (Secret(line.strip().encode()) for line in sys.stdin)\n"
+        "provision(module_path=sys.argv[1], token_label=sys.argv[2], pin=pin, so_pin=so_pin)\n"
+    )
+    command = ["strace", "-f", "-e", "trace=openat,rename,unlink,execve", "-o", str(trace),
+               os.path.realpath(sys.executable), "-c", program, MODULE, LABEL]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    pins = f"{PIN.reveal().decode()}\n{SO_PIN.reveal().decode()}\n"
+    subprocess.run(command, input=pins, env=environment, text=True, check=True, capture_output=True, timeout=60)
+    created = {
+        line.split('"')[1]
+        for line in trace.read_text().splitlines()
+        if "O_CREAT" in line and line.split('"')[1].endswith(".object") and "= -1" not in line
+    }
+    present = {str(path) for path in blank.directory.rglob("*.object")}
+    assert created
+    assert created <= present  # no object was made and removed again
+    with logged_in() as session:
+        assert {item[Attribute.LABEL] for item in find_objects(session, {Attribute.PRIVATE: False})} == {PROBE_KEY}
+
+
+def test_a_wrong_security_officers_pin_is_tried_once_and_leaves_a_token_that_provisions(blank: SoftHsmToken) -> None:
+    with pytest.raises(PinRejected, match="security officer") as refused:
+        provision(module_path=MODULE, token_label=LABEL, pin=PIN, so_pin=Secret(b"wrong-4711"))
+    assert "4711" not in str(refused.value)
+    assert make() == (WRAPPING_KEY,)
 
 
 @pytest.mark.promise("P4")

@@ -5,7 +5,7 @@ passes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
@@ -44,11 +44,24 @@ class Report(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyReference:
-    """What finds a key in the token and proves that it is the one: its public key (SPKI, DER)."""
+    """What finds a key in the token and proves that it is the one: its public key (SPKI, DER).
+
+    Without `wrapped_key` the key is an object on the token, found by `object_id` (protection level
+    TOKEN). With it the key is kept outside, and the token unwraps it when it is used (WRAPPED).
+    """
 
     object_id: bytes
     key_type: KeyType
     public_key: bytes
+    wrapped_key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedKeyPair:
+    """A public key (SPKI, DER), and its private key as only the token can open it."""
+
+    public_key: bytes
+    wrapped_key: bytes = field(repr=False)
 
 
 class Hsm(Protocol):
@@ -67,6 +80,11 @@ class Hsm(Protocol):
 
         Raises `KeyMismatch` unless exactly one private key has `object_id` and its public key, where
         the token shows it, equals the record's.
+
+        A wrapped key is unwrapped, once for all who use it at the same time, and kept until others
+        were used more lately. Raises `KeyMismatch` when the token does not open it: other bytes, or
+        wrapped by another token. What it opens shows no public key, so the comparison with the record
+        is the first signature that the caller verifies; no signature is spent on it here.
         """
 
     def sign(
@@ -81,7 +99,8 @@ class Hsm(Protocol):
 
         ECDSA signatures come back as DER (RFC 3279, section 2.2.3), RSA as octet strings of the
         modulus's length (RFC 8017), Ed25519 as 64 bytes (RFC 8032). Lengths are checked here, for
-        tokens do not: `ValueError` when a digest is too short or long.
+        tokens do not: `ValueError` when a digest is too short or long. Finds the key first when it is
+        not prepared, and raises what `prepare` raises.
         """
 
     def authenticate(self, message: bytes) -> bytes:
@@ -104,6 +123,15 @@ class Hsm(Protocol):
         there: `destroy_key_pair` removes them, or the caller takes a new id.
         """
 
+    def generate_wrapped_key_pair(self, key_type: KeyType) -> WrappedKeyPair:
+        """Generates a key pair in the token, wraps its private key, and leaves nothing on the token.
+
+        The private key was unwrapped, and its signature verified, before it is returned. It exists
+        only in what is returned: the caller keeps it, and destroys it by forgetting it.
+
+        Raises `WrappingNotSupported` when this token does not wrap such keys, as trying showed.
+        """
+
     def destroy_key_pair(self, object_id: bytes) -> None:
         """Removes the objects with that id. Does nothing when there are none."""
 
@@ -118,7 +146,11 @@ class Hsm(Protocol):
 
 
 class KeyMismatch(Exception):  # noqa: N818
-    """The token holds no such key, more than one, or one with another public key."""
+    """The token holds no such key, more than one, or one with another public key; or opens no such wrapped key."""
+
+
+class WrappingNotSupported(ValueError):  # noqa: N818
+    """The token does not wrap and unwrap keys of this type; the text says what it answered."""
 
 
 class DecryptionFailed(Exception):  # noqa: N818

@@ -21,18 +21,22 @@ from trien_server.core.algorithms import KeyType, SignatureAlgorithm
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch
 from trien_server.core.secret import Secret
+from trien_server.hsm.calls import Calls
 from trien_server.hsm.failures import Failure, NotProvisioned, PinRejected, TokenFailed, classify, describe
 from trien_server.hsm.keys import (
     ONE_TIME_PASSWORD_KEY,
     PROBE_KEY,
     SEALING_KEY,
+    WRAPPING_KEY,
     encode_public_key,
     find_probe_keys,
     find_secret_keys,
 )
 from trien_server.hsm.mechanisms import standard_signature
-from trien_server.hsm.module import Module
+from trien_server.hsm.module import Module, function_list
 from trien_server.hsm.sessions import SessionPool, TokenSession
+from trien_server.hsm.unwrapped import UNWRAPPED_KEYS, UnwrappedKeys
+from trien_server.hsm.wrapping import Wrapping
 
 Report = Callable[[str, Mapping[str, str]], None]
 """Tells the operator of an event: its name and what is known. Called from any thread; must not raise."""
@@ -50,8 +54,10 @@ class Connection:
         pin: Secret,
         sessions: int,
         report: Report,
+        unwrapped_keys: int = UNWRAPPED_KEYS,
+        counted: Callable[[], None] = lambda: None,
     ) -> None:
-        """Logs in and opens the sessions. The PIN is tried once.
+        """Logs in and opens the sessions. The PIN is tried once. `counted` is told of each unwrapped key.
 
         Raises `PinRejected`, `NotProvisioned`, or `HsmUnavailable`; the caller then ends the module.
         """
@@ -62,8 +68,12 @@ class Connection:
             self._probe_public_key = self._read_probe_public_key()
             self.readers: Final = SessionPool(lambda: self._open(rw=False), sessions)
             self.writer: Final = SessionPool(lambda: self._open(rw=True), 1)
+            self.keeper: Final = SessionPool(lambda: self._open(rw=False), 1)
+            self.wrapping: Final = Wrapping(Calls(function_list(module.so)))
+            self.unwrapped: Final = UnwrappedKeys(self.keeper, self.wrapping, size=unwrapped_keys, counted=counted)
             opened = self.readers.open_all()
             self.writer.open_all()
+            self.keeper.open_all()
         except KeyMismatch as error:
             raise NotProvisioned(f"The token's keys are not Trien's: {error}.") from error
         except PKCS11Error as error:
@@ -72,14 +82,19 @@ class Connection:
         if opened < sessions:
             report("hsm.fewer_sessions", {"wanted": str(sessions), "opened": str(opened)})
 
+    @property
+    def pools(self) -> tuple[SessionPool, ...]:
+        """The sessions that sign; the one that writes; the one that holds unwrapped keys."""
+        return (self.readers, self.writer, self.keeper)
+
     def refuse(self) -> None:
         """Lets no new call in."""
-        self.readers.refuse()
-        self.writer.refuse()
+        for pool in self.pools:
+            pool.refuse()
 
     def drain(self, timeout: float) -> bool:
         """Waits for the calls under way; tells whether all ended. Each pool may take `timeout` seconds."""
-        return self.readers.drain(timeout) and self.writer.drain(timeout)
+        return all(pool.drain(timeout) for pool in self.pools)
 
     def _open(self, *, rw: bool) -> TokenSession:
         """Opens a session without the PIN (a second login would fail) and finds the installation's keys in it."""
@@ -98,6 +113,7 @@ class Connection:
                 session,
                 sealing_key=self._only(SEALING_KEY, find_secret_keys(session, SEALING_KEY)),
                 password_key=self._only(ONE_TIME_PASSWORD_KEY, find_secret_keys(session, ONE_TIME_PASSWORD_KEY)),
+                wrapping_key=self._only(WRAPPING_KEY, find_secret_keys(session, WRAPPING_KEY)),
                 probe_key=self._only(PROBE_KEY, private),
                 probe=self._probe,
             )

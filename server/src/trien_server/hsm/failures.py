@@ -75,7 +75,9 @@ _FAILURES: dict[Failure, tuple[type[PKCS11Error], ...]] = {
         module_errors.OperationNotInitialized,
         module_errors.SessionClosed,
         module_errors.SessionHandleInvalid,
+        module_errors.UnwrappingKeyHandleInvalid,
         module_errors.UserNotLoggedIn,
+        module_errors.WrappingKeyHandleInvalid,
     ),
     Failure.SESSION_COUNT: (module_errors.SessionCount,),
     Failure.PIN: (

@@ -22,6 +22,7 @@ from trien_server.hsm.module import find_objects
 
 SEALING_KEY: Final = "trien sealing key 1"
 ONE_TIME_PASSWORD_KEY: Final = "trien one-time password key 1"
+WRAPPING_KEY: Final = "trien wrapping key 1"
 PROBE_KEY: Final = "trien probe key"
 
 SECRET_KEYS: Final[Mapping[str, Mapping[Attribute, Any]]] = {
@@ -39,6 +40,15 @@ SECRET_KEYS: Final[Mapping[str, Mapping[Attribute, Any]]] = {
         Attribute.ENCRYPT: True,
         Attribute.DECRYPT: True,
     },
+    WRAPPING_KEY: {
+        Attribute.KEY_TYPE: TokenKeyType.AES,
+        Attribute.SIGN: False,
+        Attribute.VERIFY: False,
+        Attribute.ENCRYPT: False,
+        Attribute.DECRYPT: False,
+        Attribute.WRAP: True,
+        Attribute.UNWRAP: True,
+    },
 }
 """The installation's secret keys with the attributes of their purposes."""
 
@@ -51,7 +61,7 @@ PROTECTED: Final[Mapping[Attribute, Any]] = {
     Attribute.UNWRAP: False,
     Attribute.DERIVE: False,
 }
-"""What every secret key has: it never leaves the token, and has no use beside its purpose."""
+"""What every secret key has, unless its purpose says otherwise: it never leaves the token, and has no other use."""
 
 _ED25519_PARAMETERS: Final = encode_named_curve_parameters("1.3.101.112")
 _CURVES: Final[Mapping[KeyType, tuple[bytes, ec.EllipticCurve]]] = {
@@ -75,29 +85,52 @@ def generate_key_pair(session: Session, object_id: bytes, key_type: KeyType, *, 
 
     Raises `HsmUnavailable` when the token made a private key that can leave it; it is removed again.
     """
-    arguments: dict[str, Any] = {
-        "id": object_id,
-        "label": label,
-        "store": True,
-        "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY,
-        "public_template": _PUBLIC_TEMPLATE,
-        "private_template": _PRIVATE_TEMPLATE,
-    }
-    if key_type.is_rsa:
-        public, private = session.generate_keypair(
-            TokenKeyType.RSA, key_type.bits, mechanism=Mechanism.RSA_PKCS_KEY_PAIR_GEN, **arguments
-        )
-    else:
-        kind, parameters, mechanism = TokenKeyType.EC_EDWARDS, _ED25519_PARAMETERS, Mechanism.EC_EDWARDS_KEY_PAIR_GEN
-        if key_type in _CURVES:
-            kind, parameters, mechanism = TokenKeyType.EC, _CURVES[key_type][0], Mechanism.EC_KEY_PAIR_GEN
-        domain = session.create_domain_parameters(kind, {Attribute.EC_PARAMS: parameters}, local=True)
-        public, private = domain.generate_keypair(mechanism=mechanism, **arguments)
+    public, private = _generate(session, key_type, _PRIVATE_TEMPLATE, id=object_id, label=label, store=True)
     if not private[Attribute.SENSITIVE] or private[Attribute.EXTRACTABLE]:
         private.destroy()
         public.destroy()
         raise HsmUnavailable("The token made a private key that can leave it.")
     return encode_public_key(public)
+
+
+def generate_key_pair_to_wrap(session: Session, key_type: KeyType, *, trusted: bool) -> tuple[Any, Any]:
+    """Generates a key pair as session objects and returns both; the private one can be wrapped once, no more.
+
+    With `trusted` only a key that the security officer marked as trusted wraps it.
+    """
+    template = {
+        **_PRIVATE_TEMPLATE,
+        Attribute.EXTRACTABLE: True,
+        Attribute.MODIFIABLE: False,
+        Attribute.COPYABLE: False,
+        **({Attribute.WRAP_WITH_TRUSTED: True} if trusted else {}),
+    }
+    return _generate(session, key_type, template, store=False)
+
+
+def _generate(session: Session, key_type: KeyType, template: Mapping[Attribute, Any], **named: Any) -> tuple[Any, Any]:
+    arguments: dict[str, Any] = {
+        "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY,
+        "public_template": _PUBLIC_TEMPLATE,
+        "private_template": template,
+        **named,
+    }
+    if key_type.is_rsa:
+        return session.generate_keypair(
+            TokenKeyType.RSA, key_type.bits, mechanism=Mechanism.RSA_PKCS_KEY_PAIR_GEN, **arguments
+        )
+    kind, parameters, mechanism = TokenKeyType.EC_EDWARDS, _ED25519_PARAMETERS, Mechanism.EC_EDWARDS_KEY_PAIR_GEN
+    if key_type in _CURVES:
+        kind, parameters, mechanism = TokenKeyType.EC, _CURVES[key_type][0], Mechanism.EC_KEY_PAIR_GEN
+    domain = session.create_domain_parameters(kind, {Attribute.EC_PARAMS: parameters}, local=True)
+    return domain.generate_keypair(mechanism=mechanism, **arguments)
+
+
+def token_key_type(key_type: KeyType) -> TokenKeyType:
+    """Returns the token's CKK_ for a type of key."""
+    if key_type.is_rsa:
+        return TokenKeyType.RSA
+    return TokenKeyType.EC_EDWARDS if key_type is KeyType.EC_ED25519 else TokenKeyType.EC
 
 
 def encode_public_key(public: Object) -> bytes:

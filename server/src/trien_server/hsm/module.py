@@ -17,7 +17,20 @@ from trien_server.core.errors import HsmUnavailable
 CKF_OS_LOCKING_OK: Final = 0x2
 CKR_OK: Final = 0
 
-_POSITIONS: Final = {"C_Initialize": 0, "C_Finalize": 1, "C_InitToken": 9}
+_POSITIONS: Final = {
+    "C_Initialize": 0,
+    "C_Finalize": 1,
+    "C_InitToken": 9,
+    "C_Login": 18,
+    "C_Logout": 19,
+    "C_CreateObject": 20,
+    "C_CopyObject": 21,
+    "C_DestroyObject": 22,
+    "C_SetAttributeValue": 25,
+    "C_GenerateKey": 58,
+    "C_WrapKey": 60,
+    "C_UnwrapKey": 61,
+}
 """Where CK_FUNCTION_LIST has the functions that are called here directly (PKCS#11 2.40, pkcs11f.h)."""
 
 
@@ -101,11 +114,15 @@ class Module(_pkcs11.lib):
         return found[0]
 
     def _call(self, name: str, *arguments: object) -> int:
-        """Calls a function of the module by its place in the function list; the GIL is released."""
-        address = function_list(self.so)[_POSITIONS[name]]
-        if address is None:
-            raise HsmUnavailable(f"The PKCS#11 module has no {name}.")
-        return int(ctypes.CFUNCTYPE(ctypes.c_ulong)(address)(*arguments))
+        return call_function(function_list(self.so), name, *arguments)
+
+
+def call_function(functions: "ctypes.Array[ctypes.c_void_p]", name: str, *arguments: object) -> int:
+    """Calls a function of a module's table and returns its answer (CKR_); the GIL is released."""
+    address = functions[_POSITIONS[name]]
+    if address is None:
+        raise HsmUnavailable(f"The PKCS#11 module has no {name}.")
+    return int(ctypes.CFUNCTYPE(ctypes.c_ulong)(address)(*arguments))
 
 
 def function_list(path: str) -> "ctypes.Array[ctypes.c_void_p]":

@@ -1,6 +1,7 @@
 """Makes the installation's own keys on a token, once in its life."""
 
 import secrets
+from contextlib import suppress
 from typing import Any, Final
 
 from pkcs11 import Attribute, Mechanism, MechanismFlag, Session
@@ -11,18 +12,21 @@ from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch
 from trien_server.core.secret import Secret
+from trien_server.hsm.calls import CKU_USER, Calls
 from trien_server.hsm.connection import log_in
-from trien_server.hsm.failures import NotProvisioned, describe
+from trien_server.hsm.failures import Failure, NotProvisioned, PinRejected, classify, describe
 from trien_server.hsm.keys import (
     ONE_TIME_PASSWORD_KEY,
     PROBE_KEY,
     PROTECTED,
     SEALING_KEY,
+    WRAPPING_KEY,
     find_probe_keys,
     find_secret_keys,
     generate_key_pair,
 )
-from trien_server.hsm.module import load_module
+from trien_server.hsm.module import function_list, load_module
+from trien_server.hsm.wrapping import wrapping_key_template
 
 _SECRETS: Final[dict[str, tuple[TokenKeyType, Mechanism, MechanismFlag]]] = {
     SEALING_KEY: (
@@ -41,7 +45,12 @@ _ID_SIZE: Final = 16
 
 
 def provision(
-    *, module_path: str, pin: Secret, token_label: str | None = None, token_serial: str | None = None
+    *,
+    module_path: str,
+    pin: Secret,
+    token_label: str | None = None,
+    token_serial: str | None = None,
+    so_pin: Secret | None = None,
 ) -> tuple[str, ...]:
     """Makes those of the installation's keys that the token lacks, and returns their labels.
 
@@ -49,16 +58,28 @@ def provision(
     are there. Loads and ends the module, which nothing else in the process may be using. One process
     at a time: two would make the keys twice, and then both are refused.
 
+    With the security officer's PIN a new wrapping key is marked as trusted (CKA_TRUSTED), where the
+    token lets the security officer make it; a wrapping key that is there stays as it is.
+
     Raises `NotProvisioned` when a key is there twice or with other attributes, `PinRejected`, and
     `HsmUnavailable`.
     """
     module = load_module(module_path)
     try:
-        session = log_in(module.find_token(label=token_label, serial=token_serial), pin)
+        calls = Calls(function_list(module.so))
+        token = module.find_token(label=token_label, serial=token_serial)
+        session = log_in(token, pin)
         made = [label for label in _SECRETS if _make(session, label)]
         if _make_probe_key(session):
             made.append(PROBE_KEY)
-        for label in _SECRETS:
+        if not find_secret_keys(session, WRAPPING_KEY):
+            if so_pin is not None:
+                session.close()
+                session = _make_trusted_wrapping_key(token, calls, pin=pin, so_pin=so_pin)
+            if not find_secret_keys(session, WRAPPING_KEY):
+                _make_wrapping_key(session, calls)
+            made.append(WRAPPING_KEY)
+        for label in (*_SECRETS, WRAPPING_KEY):
             _expect_one(label, find_secret_keys(session, label))
         for found in find_probe_keys(session):
             _expect_one(PROBE_KEY, found)
@@ -87,6 +108,71 @@ def _make(session: Session, label: str) -> bool:
         template={name: value for name, value in PROTECTED.items() if name is not Attribute.TOKEN},
     )
     return True
+
+
+def _make_wrapping_key(session: Session, calls: Calls) -> None:
+    """Makes the wrapping key; without what a module does not know, when it refuses the whole template.
+
+    Which attributes a module keeps to is found out by trying: `wrapping_findings`.
+    """
+    template = wrapping_key_template(secrets.token_bytes(_ID_SIZE))
+    templates = [
+        {**template, Attribute.MODIFIABLE: False, Attribute.COPYABLE: False},
+        {
+            **{name: value for name, value in template.items() if not isinstance(value, dict | tuple)},
+            Attribute.MODIFIABLE: False,
+        },
+    ]
+    for last, attributes in ((False, templates[0]), (True, templates[1])):
+        try:
+            calls.generate_key(session, Mechanism.AES_KEY_GEN, attributes)
+        except PKCS11Error as error:
+            if last or classify(error) is not Failure.REQUEST:
+                raise
+        else:
+            return
+
+
+def _make_trusted_wrapping_key(token: Any, calls: Calls, *, pin: Secret, so_pin: Secret) -> Session:
+    """Lets the security officer make a trusted wrapping key, and leaves a session of the user.
+
+    Only the security officer gives CKA_TRUSTED, and sees no private object. So the key is made as a
+    public session object, which stays in the module's memory, and the user copies it to the token as
+    a private one that nobody changes. The copy can be copied, for that attribute cannot be taken away
+    from a copy, but only unchanged. A token that does not go along gets no key here.
+    """
+    session = _log_in_officer(token, so_pin)
+    template = wrapping_key_template(secrets.token_bytes(_ID_SIZE))
+    made = 0
+    with suppress(PKCS11Error):
+        made = calls.generate_key(
+            session,
+            Mechanism.AES_KEY_GEN,
+            {**template, Attribute.TOKEN: False, Attribute.PRIVATE: False, Attribute.TRUSTED: True},
+        )
+    calls.log_out(session)
+    calls.log_in(session, CKU_USER, pin)
+    if made:
+        with suppress(PKCS11Error):
+            calls.copy_object(
+                session,
+                made,
+                {Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.MODIFIABLE: False},
+            )
+        calls.destroy_object(session, made)
+    return session
+
+
+def _log_in_officer(token: Any, so_pin: Secret) -> Session:
+    try:
+        session: Session = token.open(rw=True, so_pin=so_pin.reveal().decode())
+    except PKCS11Error as error:
+        if classify(error) is Failure.PIN:
+            raise PinRejected(
+                f"The token refused the security officer's PIN ({describe(error)}); an operator must act."
+            ) from None
+        raise
+    return session
 
 
 def _make_probe_key(session: Session) -> bool:

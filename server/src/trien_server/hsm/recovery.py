@@ -53,7 +53,7 @@ class Recovery:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._hung = False
-        self._last_good = monotonic()
+        self._last_good = self._last_answer = monotonic()
         self._state = State.READY
         try:
             self._connection = connect()
@@ -66,7 +66,7 @@ class Recovery:
     def start(self, probe: Callable[[], None]) -> None:
         """Starts the thread. `probe` uses the token and so calls `good` or `failed`."""
         self._probe = probe
-        self._last_good = monotonic()
+        self.good()
         self._thread = threading.Thread(target=self._run, name="trien-hsm", daemon=True)
         self._thread.start()
 
@@ -93,6 +93,15 @@ class Recovery:
     def good(self) -> None:
         """Notes that the token answered well."""
         self._last_good = monotonic()
+        self.answered()
+
+    def answered(self) -> None:
+        """Notes that the module does not hang.
+
+        A module may sign with an unwrapped key from its own memory when the token is gone: that is no
+        reason to leave the probe out.
+        """
+        self._last_answer = monotonic()
         self._hung = False
 
     def failed(self, connection: Connection, error: BaseException) -> None:
@@ -139,10 +148,9 @@ class Recovery:
 
     def _stale(self) -> bool:
         """Tells whether calls are under way that do not end. A token that nobody asks is not stale."""
-        readers, writer = self._connection.readers.busy_since, self._connection.writer.busy_since
-        begun = [since for since in (readers, writer) if since is not None]
-        limit = STALE_AFTER if writer is None else STALE_AFTER_WRITING
-        return bool(begun) and monotonic() - max(self._last_good, min(begun)) > limit
+        begun = [since for pool in self._connection.pools if (since := pool.busy_since) is not None]
+        limit = STALE_AFTER if self._connection.writer.busy_since is None else STALE_AFTER_WRITING
+        return bool(begun) and monotonic() - max(self._last_answer, min(begun)) > limit
 
     def _report_hung(self) -> None:
         with self._lock:

@@ -12,14 +12,12 @@ from time import monotonic
 from typing import Any, Final
 
 from pkcs11 import Attribute, Session
-from pkcs11 import KeyType as TokenKeyType
 from pkcs11.exceptions import PKCS11Error
 
-from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch, KeyReference
 from trien_server.hsm.failures import Failure, classify
-from trien_server.hsm.keys import encode_public_key, find_key_pair
+from trien_server.hsm.keys import encode_public_key, find_key_pair, token_key_type
 
 CACHED_KEYS: Final = 4096
 """How many signers' keys a session keeps handles of; the least recently used are dropped."""
@@ -34,12 +32,14 @@ class TokenSession:
         *,
         sealing_key: Any,
         password_key: Any,
+        wrapping_key: Any,
         probe_key: Any,
         probe: Callable[["TokenSession"], None],
     ) -> None:
         self.session: Final = session
         self.sealing_key: Final = sealing_key
         self.password_key: Final = password_key
+        self.wrapping_key: Final = wrapping_key
         self.probe_key: Final = probe_key
         self._probe = probe
         self._keys: OrderedDict[bytes, tuple[KeyReference, Any]] = OrderedDict()
@@ -72,7 +72,7 @@ class TokenSession:
         if public and encode_public_key(public[0]) != key.public_key:
             raise KeyMismatch("the token's public key is not the record's")
         found = private[0]
-        if found[Attribute.KEY_TYPE] is not _token_key_type(key.key_type) or not hasattr(found, "sign"):
+        if found[Attribute.KEY_TYPE] is not token_key_type(key.key_type) or not hasattr(found, "sign"):
             raise KeyMismatch("the token's private key is of another type, or does not sign")
         self._keys[key.object_id] = (key, found)
         if len(self._keys) > CACHED_KEYS:
@@ -82,12 +82,6 @@ class TokenSession:
     def forget(self, object_id: bytes) -> None:
         """Drops the handle of a key that is about to be destroyed. May be called from any thread."""
         self._keys.pop(object_id, None)
-
-
-def _token_key_type(key_type: KeyType) -> TokenKeyType:
-    if key_type.is_rsa:
-        return TokenKeyType.RSA
-    return TokenKeyType.EC_EDWARDS if key_type is KeyType.EC_ED25519 else TokenKeyType.EC
 
 
 class Slot:
@@ -101,6 +95,11 @@ class Slot:
         """Returns the session; opens it when there is none. Raises what opening raises."""
         if self._session is None:
             self._session = self._open()
+        return self._session
+
+    @property
+    def present(self) -> TokenSession | None:
+        """The session, or None when it was dropped or never opened. May be asked from any thread."""
         return self._session
 
     def drop(self) -> None:

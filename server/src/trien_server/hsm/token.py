@@ -2,24 +2,35 @@
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from pkcs11 import GCMParams, Mechanism
-from pkcs11.exceptions import EncryptedDataInvalid, EncryptedDataLenRange, PKCS11Error
+from pkcs11.exceptions import (
+    EncryptedDataInvalid,
+    EncryptedDataLenRange,
+    KeyHandleInvalid,
+    ObjectHandleInvalid,
+    PKCS11Error,
+)
 
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference
+from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference, WrappedKeyPair
 from trien_server.core.secret import Secret
 from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import Failure, TokenFailed, classify, describe
+from trien_server.hsm.findings import wrapping_findings
 from trien_server.hsm.keys import encode_public_key, find_key_pair, generate_key_pair
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
 from trien_server.hsm.module import load_module
 from trien_server.hsm.recovery import LONGEST_PROBE_INTERVAL, Recovery
 from trien_server.hsm.selftest import prove_locking
 from trien_server.hsm.sessions import SessionPool, Slot, TokenSession
+from trien_server.hsm.unwrapped import UNWRAPPED_KEYS, Run
+from trien_server.hsm.wrapping import UnwrappedKey
 
 T = TypeVar("T")
 
@@ -58,10 +69,12 @@ class Pkcs11Hsm:
         report: Report | None = None,
         probe_interval: float = PROBE_INTERVAL,
         self_test: bool = True,
+        unwrapped_keys: int = UNWRAPPED_KEYS,
     ) -> None:
         """Loads the module, logs in, probes, and with `self_test` proves that it bears threads.
 
-        `sessions` is the size of the pool, by default the number of processors, at most 8.
+        `sessions` is the size of the pool, by default the number of processors, at most 8. Up to
+        `unwrapped_keys` wrapped keys are kept ready.
 
         Raises `PinRejected` (do not start again without an operator: tokens lock), `NotProvisioned`, or
         `HsmUnavailable`.
@@ -70,7 +83,10 @@ class Pkcs11Hsm:
             raise ValueError("a token is found by its label or its serial number")
         if not 0 < probe_interval <= LONGEST_PROBE_INTERVAL:
             raise ValueError(f"the token is probed every {LONGEST_PROBE_INTERVAL} s or more often")
+        if unwrapped_keys < 1:
+            raise ValueError("at least one unwrapped key is kept")
         tell: Report = report if report is not None else _tell_nobody
+        counts = self._counts = Counter[str]()
         module = load_module(module_path)
 
         def connect() -> Connection:
@@ -81,6 +97,8 @@ class Pkcs11Hsm:
                 pin=pin,
                 sessions=sessions if sessions is not None else min(os.cpu_count() or 1, 8),
                 report=tell,
+                unwrapped_keys=unwrapped_keys,
+                counted=lambda: counts.update(("unwrapped",)),  # not a method: a cycle would keep the module alive
             )
 
         self._recovery = Recovery(module=module, connect=connect, report=tell, probe_interval=probe_interval)
@@ -97,9 +115,18 @@ class Pkcs11Hsm:
         """Tells, without touching the token, whether its last probe or use went well, and lately."""
         return self._recovery.ready()
 
+    @property
+    def unwrappings(self) -> int:
+        """How many times a wrapped key was unwrapped since the start."""
+        return self._counts["unwrapped"]
+
     def prepare(self, key: KeyReference) -> None:
-        """Finds the key in every session of the pool, so that no `sign` searches. See `Hsm.prepare`."""
-        readers = self._recovery.connection().readers
+        """Finds the key in every session of the pool, or unwraps it for all of them. See `Hsm.prepare`."""
+        connection = self._recovery.connection()
+        if key.wrapped_key is not None:
+            with connection.unwrapped.use(key, self._keep(connection)):
+                return
+        readers = connection.readers
         for slot in readers.slots:
             if not slot.knows(key):
                 self._use(lambda session: session.private_key(key), wanted=slot)
@@ -121,15 +148,16 @@ class Pkcs11Hsm:
         inputs = [token_input(algorithm, message) for message in messages]
         signatures: list[bytes] = []
 
-        def work(session: TokenSession) -> list[bytes]:
-            private = session.private_key(key)
+        def sign_with(private: Any) -> list[bytes]:
             for data in inputs[len(signatures) :]:
                 raw = private.sign(data, mechanism=mechanism, mechanism_param=parameter)
                 signatures.append(standard_signature(algorithm, key.key_type, raw))
-                self._recovery.good()
+                self._recovery.answered()
             return signatures
 
-        return self._use(work)
+        if key.wrapped_key is not None:
+            return self._use_unwrapped(key, sign_with)
+        return self._use(lambda session: sign_with(session.private_key(key)))
 
     def authenticate(self, message: bytes) -> bytes:
         """See `Hsm.authenticate`."""
@@ -203,6 +231,21 @@ class Pkcs11Hsm:
         # Tried once: a second attempt could leave two keys with one id.
         return self._write(work, attempts=1)
 
+    def generate_wrapped_key_pair(self, key_type: KeyType) -> WrappedKeyPair:
+        """See `Hsm.generate_wrapped_key_pair`. One at a time in this process, and one with `generate_key_pair`."""
+        wrapping = self._recovery.connection().wrapping
+        return self._write(lambda session: wrapping.generate(session, key_type), attempts=2)
+
+    def wrapping_findings(self) -> tuple[str, ...]:
+        """Tries to open and to weaken wrapped keys as a thief of the PIN would; returns what the token let happen.
+
+        One sentence for the operator each; none when the token refuses all. Takes milliseconds.
+
+        Raises `WrappingNotSupported` when the token wraps no keys.
+        """
+        wrapping = self._recovery.connection().wrapping
+        return self._write(lambda session: wrapping_findings(wrapping, session), attempts=1)
+
     def destroy_key_pair(self, object_id: bytes) -> None:
         """See `Hsm.destroy_key_pair`. Private keys go first: after a crash here a public key may be left."""
         _check_id(object_id)
@@ -248,6 +291,40 @@ class Pkcs11Hsm:
         connection = self._recovery.connection(probing=probing)
         return self._run(connection, connection.readers, work, attempts=2, timeout=WAIT_FOR_SESSION, wanted=wanted)
 
+    def _use_unwrapped(self, key: KeyReference, work: Callable[[Any], T]) -> T:
+        """Runs `work` with an unwrapped key: unwraps it first, so that no session that signs waits for that.
+
+        Raises `KeyMismatch` also when the key signs as one of another type does.
+        """
+        connection = self._recovery.connection()
+        keep = self._keep(connection)
+
+        def sign(session: TokenSession) -> T:
+            keeper = connection.keeper.slots[0].present
+            with connection.unwrapped.use(key, keep) as handle:
+                try:
+                    return work(UnwrappedKey(session.session, handle, key.key_type))
+                except (KeyHandleInvalid, ObjectHandleInvalid):
+                    self._drop_keeper(connection, keeper)
+                    raise
+                except TokenFailed as error:
+                    raise KeyMismatch("the unwrapped key is of another type") from error
+
+        with connection.unwrapped.use(key, keep):
+            return self._run(
+                connection, connection.readers, sign, attempts=2, timeout=WAIT_FOR_SESSION, proves_token=False
+            )
+
+    def _keep(self, connection: Connection) -> Run:
+        """Returns what runs work with the session that holds the unwrapped keys."""
+        return partial(self._run, connection, connection.keeper, attempts=2, timeout=WAIT_FOR_SESSION)
+
+    def _drop_keeper(self, connection: Connection, keeper: TokenSession | None) -> None:
+        """Drops the session that holds the unwrapped keys, and so all their handles, unless that was done."""
+        with connection.keeper.lease(WAIT_FOR_SESSION) as slot:
+            if slot.present is keeper:
+                slot.drop()
+
     def _write(self, work: Callable[[TokenSession], T], *, attempts: int) -> T:
         """Runs `work` with the one session that creates and destroys: SoftHSM does not bear two."""
         connection = self._recovery.connection()
@@ -262,7 +339,9 @@ class Pkcs11Hsm:
         attempts: int,
         timeout: float,
         wanted: Slot | None = None,
+        proves_token: bool = True,
     ) -> T:
+        """Runs `work` with a session and judges its errors. With `proves_token` its success is as good as a probe."""
         while True:
             attempts -= 1
             with pool.lease(timeout, wanted) as slot:
@@ -289,7 +368,10 @@ class Pkcs11Hsm:
                         self._recovery.failed(connection, error)
                     raise
                 else:
-                    self._recovery.good()
+                    if proves_token:
+                        self._recovery.good()
+                    else:
+                        self._recovery.answered()
                     return result
 
 
