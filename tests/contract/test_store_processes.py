@@ -100,7 +100,8 @@ def test_no_process_starves_another(database: Database) -> None:
 @pytest.mark.promise("P1")
 def test_a_kill_never_loses_an_acknowledged_commit(database: Database) -> None:
     source = random.Random(20261124)
-    rounds, acknowledged = 12, []
+    rounds = 12 if database.name == "sqlite" else 6
+    acknowledged: list[str] = []
     for number in range(rounds):
         process = child("insert", database.url, f"round{number}", 8, 100_000)
         assert process.stdout is not None

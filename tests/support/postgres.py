@@ -26,6 +26,8 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "autovacuum_naptime": "10s",
     "logging_collector": "off",
+    "deadlock_timeout": "200ms",
+    "recovery_init_sync_method": "syncfs",
 }
 
 
@@ -62,13 +64,16 @@ class PostgresServer:
         self.log = self.folder / "log"
         if folder is None:
             self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
-        self.set({**_SETTINGS, "unix_socket_directories": f"'{self.folder}'", **(settings or {})})
+        self._settings = {**_SETTINGS, "unix_socket_directories": f"'{self.folder}'", **(settings or {})}
+        self.set_base()
         self.start()
 
     @staticmethod
     def new_folder() -> Path:
-        """Makes a folder for a cluster: a short path, for a socket's is at most 107 bytes long."""
-        folder = Path(tempfile.mkdtemp(prefix="trien-pg-", dir="/tmp"))
+        """Makes a folder for a cluster, in memory where there is plenty; a short path, for a socket's is 107 bytes."""
+        memory = Path("/dev/shm")
+        plenty = memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30
+        folder = Path(tempfile.mkdtemp(prefix="trien-pg-", dir=memory if plenty else "/tmp"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
@@ -78,6 +83,10 @@ class PostgresServer:
         """Writes settings, in force from the next start or `reload` on."""
         with (self.data / "postgresql.auto.conf").open("a") as file:
             file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+
+    def set_base(self) -> None:
+        """Writes the settings that this server was made with, after `ALTER SYSTEM RESET ALL`."""
+        self.set(self._settings)
 
     def start(self) -> None:
         self._run("pg_ctl", "-D", self.data, "-l", self.log, "-w", "-t", "60", "start")

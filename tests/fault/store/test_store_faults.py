@@ -51,22 +51,39 @@ def path(tmp_path: Path, sqlite_template: Path) -> Path:
     return tmp_path / "trien.db"
 
 
-def inject(
-    path: Path, rule: str, *, threads: int, times: int, endings: tuple[str, ...] = ("", "-wal", "-shm")
-) -> Run:
+def inject(path: Path, rule: str, *, threads: int, times: int, endings: tuple[str, ...] = ("", "-wal", "-shm")) -> Run:
     """Runs a child that inserts pairs, under strace with one rule for some files; then looks into the database."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     calls = rule.partition(":")[0]
     command = [
-        "strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={calls}", "-e", f"inject={rule}",
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        os.devnull,
+        "-e",
+        f"trace={calls}",
+        "-e",
+        f"inject={rule}",
         *(part for ending in endings for part in ("-P", f"{path}{ending}")),
-        os.path.realpath(sys.executable), "-m", "tests.contract.store_child",
-        "insert", f"sqlite:///{path}", "n", str(threads), str(times),
+        os.path.realpath(sys.executable),
+        "-m",
+        "tests.contract.store_child",
+        "insert",
+        f"sqlite:///{path}",
+        "n",
+        str(threads),
+        str(times),
     ]
     finished = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True, text=True, timeout=60, check=False,
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     if "ptrace" in finished.stderr or "PTRACE" in finished.stderr:
         pytest.skip("strace may not trace here")

@@ -158,7 +158,7 @@ def test_no_edited_value_becomes_a_record_unless_it_is_one(path: Path, store: Sq
                 values = [b"\xff"]
             for value in values:
                 bound = "CAST(? AS TEXT)" if isinstance(value, bytes) else "?"
-                edit(path, f'UPDATE {kind.table} SET "{field.name}" = {bound} WHERE name = \'n\'', value)
+                edit(path, f"UPDATE {kind.table} SET \"{field.name}\" = {bound} WHERE name = 'n'", value)
                 with pytest.raises(RecordNotTrusted) as error:
                     store.read(lambda snapshot, kind=kind: snapshot.get(kind, "n"))  # type: ignore[misc]
                 assert (error.value.table, error.value.name) == (kind.table, "n")
@@ -166,7 +166,8 @@ def test_no_edited_value_becomes_a_record_unless_it_is_one(path: Path, store: Sq
                 refused += 1
             if values:
                 edit(
-                    path, f'UPDATE {kind.table} SET "{field.name}" = ? WHERE name = \'n\'',
+                    path,
+                    f"UPDATE {kind.table} SET \"{field.name}\" = ? WHERE name = 'n'",
                     column.encode(getattr(original.record, field.name)),
                 )
         assert store.read(lambda snapshot, kind=kind: snapshot.get(kind, "n")) == original  # type: ignore[misc]

@@ -54,8 +54,9 @@ def postgresql_conninfo(url: str) -> str:
         "keepalives_interval": "5",
         "keepalives_count": "3",
         "tcp_user_timeout": "10000",
-        "target_session_attrs": "read-write",
     }
+    if "," in str(given.get("host", "")):
+        defaults["target_session_attrs"] = "read-write"
     return make_conninfo("", **{**defaults, **given})
 
 

@@ -22,6 +22,7 @@ _LONGEST_STATEMENT = "30s"
 _LONGEST_PAUSE = "10s"
 """How long a transaction may do nothing: then the server ends it, so that a stopped process frees its locks."""
 
+_UNREACHABLE = "The database cannot be reached."
 _DURABLE = ("on", "remote_apply")
 
 _SESSION = f"""
@@ -118,11 +119,13 @@ def connect(conninfo: str, *, deadline: float = inf) -> tuple[Connection, Look]:
 
 
 def connect_any(conninfo: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """Opens a plain connection for looking or migrating, whatever the settings. Raises `StoreUnavailable`."""
+    """Opens a plain connection for an operator, whatever the settings. Raises `StoreUnavailable`, in detail."""
     try:
         return psycopg.Connection.connect(conninfo, autocommit=True)
     except psycopg.Error as error:
-        raise unreachable(error) from error
+        refusal = StoreUnavailable(_UNREACHABLE)
+        refusal.__cause__ = error
+        raise detailed(refusal) from error
 
 
 def look_at(connection: Connection) -> Look:
@@ -168,10 +171,13 @@ def unavailable(error: psycopg.Error, message: str = "The database cannot be use
     return found
 
 
-def unreachable(error: psycopg.Error) -> StoreUnavailable:
-    """Returns the refusal of a connection. The reason is its cause: it names hosts and roles."""
-    found = StoreUnavailable("The database cannot be reached.")
-    found.__cause__ = error
+def detailed(refusal: StoreUnavailable) -> StoreUnavailable:
+    """Returns the refusal with its cause in words, which name hosts and roles: for operators, not for callers."""
+    cause = refusal.__cause__
+    if not isinstance(cause, psycopg.Error):
+        return refusal
+    found = StoreUnavailable(f"{refusal.message.rstrip('.')} ({' '.join(str(cause).split())}).")
+    found.__cause__ = cause
     return found
 
 
@@ -199,7 +205,7 @@ def _connect(conninfo: str) -> Connection:
             conninfo, autocommit=True, prepare_threshold=0, cursor_factory=psycopg.RawCursor
         )
     except psycopg.Error as error:
-        raise unreachable(error) from error
+        raise StoreUnavailable(_UNREACHABLE) from error
     connection.prepared_max = 500
     adapters: AdaptersMap = connection.adapters
     # One type for all integers: else a statement would be prepared anew for each combination of sizes.

@@ -17,7 +17,7 @@ class Pool:
     """Lends each caller a connection of its own; opens at most `size`, and lends the last used first.
 
     New ones are opened in threads of the pool, so that no caller waits longer than it wants. When that fails, all
-    who wait are refused at once; the next caller tries anew. `usable` is asked before a connection is lent again.
+    who waited already as it began are refused at once. `usable` is asked before a connection is lent again.
     """
 
     def __init__(self, open_one: Opener, size: int, usable: Callable[[Connection], bool]) -> None:
@@ -29,7 +29,8 @@ class Pool:
         self._opening = 0
         self._lent = 0
         self._waiting = 0
-        self._failures = 0
+        self._begun = 0
+        self._last_failed = 0
         self._failure: StoreUnavailable | None = None
         self._closed = False
 
@@ -83,7 +84,7 @@ class Pool:
 
     def _wait_for_one(self, deadline: float) -> Connection:
         with self._changed:
-            failures = self._failures
+            begun = self._begun
             self._waiting += 1
             try:
                 while True:
@@ -92,18 +93,21 @@ class Pool:
                     if self._free:
                         self._lent += 1
                         return self._free.pop()
-                    if self._failures > failures and self._failure is not None:
+                    if self._last_failed > begun and self._failure is not None:
                         raise StoreUnavailable(self._failure.message) from self._failure
                     if self._opening < self._waiting and self._lent + self._opening < self._size:
                         self._opening += 1
-                        threading.Thread(target=self._open, name="trien-store-connect", daemon=True).start()
+                        self._begun += 1
+                        threading.Thread(
+                            target=self._open, args=(self._begun,), name="trien-store-connect", daemon=True
+                        ).start()
                     left = deadline - monotonic()
                     if left <= 0 or not self._changed.wait(min(left, threading.TIMEOUT_MAX)):
                         raise StoreUnavailable("No connection to the database came free in time; nothing was written.")
             finally:
                 self._waiting -= 1
 
-    def _open(self) -> None:
+    def _open(self, number: int) -> None:
         try:
             connection = self._open_one()
         except StoreUnavailable as error:
@@ -123,7 +127,7 @@ class Pool:
             return
         with self._changed:
             self._opening -= 1
-            self._failures += 1
+            self._last_failed = max(self._last_failed, number)
             self._failure = failure
             self._changed.notify_all()
 

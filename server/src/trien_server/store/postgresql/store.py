@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import psycopg
 
+from trien_server.core.errors import StoreUnavailable
 from trien_server.core.ports import Snapshot, Transaction
 from trien_server.store.postgresql.committer import CommitCounts, Committer
-from trien_server.store.postgresql.connections import Connection, connect, look_at, unavailable
+from trien_server.store.postgresql.connections import Connection, connect, detailed, look_at, unavailable
 from trien_server.store.postgresql.lineage import Lineage
 from trien_server.store.postgresql.pool import Pool
 from trien_server.store.postgresql.snapshot import PostgresqlSnapshot, refusal_of
@@ -44,7 +45,10 @@ class PostgresqlStore:
         self._lineage = Lineage()
         self._pool = Pool(self._open, max_connections, self._usable)
         self._committer = Committer(pool=self._pool, lineage=self._lineage)
-        connection = self._open()
+        try:
+            connection = self._open()
+        except StoreUnavailable as refusal:
+            raise detailed(refusal) from refusal.__cause__
         try:
             require_current(self._schema_state(connection))
         except BaseException:

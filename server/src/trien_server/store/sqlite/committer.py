@@ -18,6 +18,7 @@ from trien_server.core.errors import StoreUnavailable
 from trien_server.core.ports import Transaction
 from trien_server.store.sqlite.connections import is_disk_failure, primary_code
 from trien_server.store.sqlite.lock import WriterLock
+from trien_server.store.sqlite.schema_guard import require_known_schema
 from trien_server.store.sqlite.snapshot import SqliteTransaction
 
 T = TypeVar("T")
@@ -180,6 +181,11 @@ class Committer:
                 self._connection = self._connect()
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
+            try:
+                require_known_schema(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
         except StoreUnavailable as error:
             return self._refuse_queued(error.message)
         except sqlite3.Error as error:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trien_server.core.errors import StoreUnavailable
+from trien_server.store.sqlite.schema_guard import GuardedConnection
 
 _BUSY_MILLISECONDS = 1000
 """Waiting for whoever does not take turns by the lock: a migration, a person's `sqlite3`."""
@@ -138,6 +139,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
+            factory=GuardedConnection,
             timeout=_BUSY_MILLISECONDS / 1000,
         )
     try:

@@ -13,6 +13,7 @@ from trien_server.store.sqlite import connections
 from trien_server.store.sqlite.committer import CommitCounts, Committer
 from trien_server.store.sqlite.lock import WriterLock
 from trien_server.store.sqlite.readers import Readers
+from trien_server.store.sqlite.schema_guard import require_known_schema
 from trien_server.store.sqlite.snapshot import SqliteSnapshot
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class SqliteStore:
                 connection.execute("BEGIN")
             snapshot = SqliteSnapshot(connection)
             try:
+                with connections.translated_errors():
+                    require_known_schema(connection)
                 return work(snapshot)
             finally:
                 snapshot.end()

@@ -150,7 +150,9 @@ def slow_records() -> None:
 
 def hot_records() -> None:
     sealed_table("authenticator_states", integer("next_value"), integer("resynchronization", nullable=True))
-    sealed_table("signer_attempts", integer("failures"), integer("locked_until", nullable=True))
+    sealed_table(
+        "signer_attempts", integer("failures"), integer("lock_failures"), integer("locked_until", nullable=True)
+    )
     sealed_table("client_attempts", integer("failures"), integer("blocks"), integer("blocked_until", nullable=True))
     sealed_table(
         "authorizations",

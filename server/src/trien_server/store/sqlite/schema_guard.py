@@ -1,0 +1,37 @@
+"""Refuses a database whose schema is not exactly what the migrations made (P5).
+
+Sealed rows do not help when the schema lies: a trigger can undo a write behind its statement, and an index over a
+generated column can answer a question with another row. So the whole schema is compared, on each connection and again
+whenever SQLite says that it changed.
+"""
+
+import hashlib
+import sqlite3
+
+from trien_server.core.errors import StoreUnavailable
+
+FINGERPRINT = "959216b8f36e178d90b34dc04daad091eb83ef64a99a8f9983f71ccfaaa3e902"
+"""Of the current revision. A test compares it with a database that the migrations make."""
+
+
+class GuardedConnection(sqlite3.Connection):
+    """A connection that remembers for which schema version it compared the schema."""
+
+    verified_version: int | None = None
+
+
+def fingerprint(connection: sqlite3.Connection) -> str:
+    """Returns a digest of every table, index, trigger and view, with the text that made it."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def require_known_schema(connection: sqlite3.Connection) -> None:
+    """Raises `StoreUnavailable` unless the schema is the one that the migrations make. Used inside a transaction."""
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    if isinstance(connection, GuardedConnection) and connection.verified_version == version:
+        return
+    if fingerprint(connection) != FINGERPRINT:
+        raise StoreUnavailable("The database's schema was changed by something else than a migration.")
+    if isinstance(connection, GuardedConnection):
+        connection.verified_version = version
