@@ -24,6 +24,7 @@ def digest(encoded: bytes, *, document: bytes = DOCUMENT, certificate: bytes = C
         document_digest=document,
         certificate=certificate,
         field="items[0]",
+        budget=der.Budget(1000),
     )
 
 
@@ -105,6 +106,20 @@ def test_what_another_encoder_writes_as_der_is_read_back(value: core.Asn1Value) 
 def test_other_encodings_are_not_der(encoded: bytes) -> None:
     with pytest.raises(der.NotDer):
         der.parse(encoded)
+
+
+def test_an_object_identifier_with_an_endless_arc_is_refused_at_once() -> None:
+    """Its arcs would be read in time that grows with the square of their length."""
+    kind = der.encode(der.OBJECT_IDENTIFIER, b"\x2a" + b"\xff" * 200_000 + b"\x7f")
+    attribute = der.encode(der.SEQUENCE, kind, der.encode(der.SET, der.encode(der.INTEGER, b"\x01")))
+    with pytest.raises(InvalidSignedAttributes):
+        digest(der.encode(der.SET, attribute))
+
+
+def test_more_values_than_the_budget_are_refused() -> None:
+    der.parse(der.encode(der.SEQUENCE, b"\x05\x00" * 9), der.Budget(10))
+    with pytest.raises(der.NotDer, match="too many"):
+        der.parse(der.encode(der.SEQUENCE, b"\x05\x00" * 10), der.Budget(10))
 
 
 def test_nesting_is_bounded() -> None:

@@ -1,7 +1,9 @@
 """How often a wrong one-time password may be tried (NIST SP 800-63B-4, section 3.2.2; PSD2 RTS, article 4).
 
 Failures count per signer over all authenticators and clients. Three in a row from one client shut
-that client out from this signer, so that a broken application does not lock people out of the others.
+that client out from this signer; what it fails with after that is its own matter and does not count towards the
+signer's lock, so that a broken application does not lock people out of the others. All failures count towards the
+hundred after which an operator has to act.
 """
 
 from datetime import datetime, timedelta
@@ -36,17 +38,25 @@ def after_failure(
     signer: SignerAttempts, client: ClientAttempts, *, at: datetime
 ) -> tuple[SignerAttempts, ClientAttempts, int]:
     """Returns both counts after one more wrong password, and how many tries this client has left."""
-    failures = signer.failures + 1
-    locked_until = None
-    if failures >= SIGNER_LIMIT:
-        locked_until = at + _doubled(SIGNER_LOCK, failures - SIGNER_LIMIT, SIGNER_LOCK_LONGEST)
+    failures, lock_failures, locked_until = signer.failures + 1, signer.lock_failures, signer.locked_until
+    if client.blocks == 0:
+        lock_failures += 1
+        if lock_failures >= SIGNER_LIMIT:
+            locked_until = at + _doubled(SIGNER_LOCK, lock_failures - SIGNER_LIMIT, SIGNER_LOCK_LONGEST)
     client_failures, blocks, blocked_until = client.failures + 1, client.blocks, None
     if client_failures >= CLIENT_LIMIT:
         blocked_until = at + _doubled(CLIENT_BLOCK, blocks, CLIENT_BLOCK_LONGEST)
         client_failures, blocks = 0, blocks + 1
-    remaining = 0 if blocked_until else min(CLIENT_LIMIT - client_failures, max(SIGNER_LIMIT - failures, 0))
+    left_of_signer = max(SIGNER_LIMIT - lock_failures, 0) if blocks == 0 else CLIENT_LIMIT
+    remaining = 0 if blocked_until else min(CLIENT_LIMIT - client_failures, left_of_signer)
     return (
-        SignerAttempts(name=signer.name, version=signer.version + 1, failures=failures, locked_until=locked_until),
+        SignerAttempts(
+            name=signer.name,
+            version=signer.version + 1,
+            failures=failures,
+            lock_failures=lock_failures,
+            locked_until=locked_until,
+        ),
         ClientAttempts(
             name=client.name,
             version=client.version + 1,

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm, largest_pss_salt
+from trien_server.core.der import Budget
 from trien_server.core.errors import AlgorithmMismatch, InvalidArgument, InvalidDigest, TooManyDigests
 from trien_server.core.records import ItemKind
 from trien_server.core.signed_attributes import digest_signed_attributes
 
 MOST_ITEMS = 1000
 LARGEST_DATA = 64 * 1024
-LARGEST_ATTRIBUTES_OF_A_REQUEST = 1024 * 1024
-"""All attributes of a request together, in bytes: reading them strictly costs about a second a megabyte."""
+MOST_VALUES_OF_A_REQUEST = 100_000
+"""All DER values in the attributes of a request together; a signature of a PDF has about 60."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +133,7 @@ def prepare_items(
         if kind_of(item) is not kind:
             raise AlgorithmMismatch(f"items[{position}]", "all items of a request are of one kind")
     check_kind(kind, algorithm)
-    size = sum(len(item.encoded) for item in items if isinstance(item, SignedAttributesItem))
-    if size > LARGEST_ATTRIBUTES_OF_A_REQUEST:
-        limit = LARGEST_ATTRIBUTES_OF_A_REQUEST
-        raise InvalidArgument("items", f"{size} bytes of signed attributes, at most {limit} are allowed in a request")
+    budget = Budget(MOST_VALUES_OF_A_REQUEST)
     authorized: list[bytes] = []
     messages: list[bytes] = []
     for position, item in enumerate(items):
@@ -155,6 +153,7 @@ def prepare_items(
                         document_digest=document_digest,
                         certificate=certificate,
                         field=field,
+                        budget=budget,
                     )
                 )
             case DataItem(data=data):

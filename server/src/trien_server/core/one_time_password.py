@@ -75,6 +75,14 @@ def candidates(
     return near + shown(range(behind, behind + HOTP_RESYNCHRONIZATION))
 
 
+def still_shown(among: Iterable[Candidate], *, kind: AuthenticatorKind, at: datetime) -> list[Candidate]:
+    """Returns the candidates that are inside the window at a later time than they were computed for."""
+    if kind is not AuthenticatorKind.TOTP:
+        return list(among)
+    step = microseconds(at) // (TOTP_PERIOD * 1_000_000)
+    return [candidate for candidate in among if abs(candidate.value - step) <= TOTP_WINDOW]
+
+
 def accept(
     password: Secret, *, among: Iterable[Candidate], kind: AuthenticatorKind, state: AuthenticatorState
 ) -> tuple[int | None, AuthenticatorState]:
@@ -86,9 +94,11 @@ def accept(
     """
     matched = [candidate.value for candidate in among if candidate.password == password]
     fresh = [value for value in matched if value >= state.next_value]
-    if not fresh:
-        return None, state
     version = state.version + 1
+    if not fresh:
+        if state.resynchronization is None:
+            return None, state
+        return None, AuthenticatorState(name=state.name, version=version, next_value=state.next_value)
     value = fresh[0]
     if kind is AuthenticatorKind.HOTP and value > state.next_value + HOTP_LOOK_AHEAD:
         if state.resynchronization is None or state.resynchronization + 1 not in fresh:

@@ -234,12 +234,16 @@ class AuthenticatorState(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SignerAttempts(Record):
-    """Wrong one-time passwords of one signer in a row, over all authenticators and clients."""
+    """Wrong one-time passwords of one signer in a row, over all authenticators and clients.
+
+    `failures` are all of them; `lock_failures` those that count towards the lock: the first few of each client.
+    """
 
     table: ClassVar[str] = "signer_attempts"
     hot: ClassVar[bool] = True
 
     failures: int
+    lock_failures: int = 0
     locked_until: datetime | None = None
 
 

@@ -8,13 +8,25 @@ without touching old seals, and rows of two tables cannot be confused.
 import dataclasses
 import hashlib
 import hmac
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from trien_server.core.encoding import encode_all
-from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, Record
+from trien_server.core.records import (
+    HOT_RECORDS,
+    SLOW_RECORDS,
+    Approval,
+    AuditEntry,
+    Authorization,
+    GrantedRequest,
+    Record,
+)
 
 ENCODING_VERSION = 1
 GENERATION = "1"
+LONGEST_AUTHORIZATION = timedelta(hours=24)
+"""How long an authorization can be approved and used."""
+KEPT_REQUEST = timedelta(days=7)
+"""How long a granted request's outcome is kept."""
 
 
 _FIELD_NAMES: dict[type[Record], tuple[str, ...]] = {
@@ -58,6 +70,23 @@ def is_seal_key(seal_key: str, *, hot: bool) -> bool:
     except ValueError:
         return False
     return generation == GENERATION and separator == "/" and len(day) == 10
+
+
+def seal_day_fits(record: Record, seal_key: str) -> bool:
+    """Tells whether a hot record can have been sealed on the day of its seal key.
+
+    A day key that leaked must not make records of later days: what is written once is sealed on the day that it
+    names, an authorization within its life, a granted request while its outcome is kept.
+    """
+    sealed_on = datetime.strptime(seal_key.partition("/")[2], "%Y-%m-%d").date()
+    match record:
+        case Approval(create_time=at) | AuditEntry(time=at):
+            return sealed_on == at.date()
+        case Authorization(create_time=at, expire_time=end):
+            return at.date() <= sealed_on <= end.date() and end - at <= LONGEST_AUTHORIZATION
+        case GrantedRequest(create_time=at):
+            return at.date() <= sealed_on <= (at + KEPT_REQUEST).date()
+    return True
 
 
 def day_seal(key: bytes, record: Record, seal_key: str) -> bytes:

@@ -11,6 +11,7 @@ from trien_server.core.algorithms import HashFunction
 from trien_server.core.errors import DigestsNotAuthorized, InvalidSignedAttributes
 
 LARGEST = 256 * 1024
+_LONGEST_OID = 32
 
 _CONTENT_TYPE = "1.2.840.113549.1.9.3"
 _MESSAGE_DIGEST = "1.2.840.113549.1.9.4"
@@ -37,7 +38,13 @@ _HASH_OIDS = {
 
 
 def digest_signed_attributes(
-    encoded: bytes, *, hash_function: HashFunction, document_digest: bytes, certificate: bytes, field: str
+    encoded: bytes,
+    *,
+    hash_function: HashFunction,
+    document_digest: bytes,
+    certificate: bytes,
+    field: str,
+    budget: der.Budget,
 ) -> bytes:
     """Returns the digest to sign: `hash_function` over the attributes as they are.
 
@@ -48,7 +55,7 @@ def digest_signed_attributes(
     if len(encoded) > LARGEST:
         raise InvalidSignedAttributes(field, f"more than {LARGEST} bytes")
     try:
-        attributes = _read(encoded, field)
+        attributes = _read(encoded, field, budget)
         if _oid(attributes[_CONTENT_TYPE]) != _DATA:
             raise InvalidSignedAttributes(field, "the content type is not id-data")
         _check_certificate(attributes[_SIGNING_CERTIFICATE_V2], certificate, field)
@@ -64,9 +71,9 @@ def digest_signed_attributes(
     return hashlib.new(hash_function.hashlib_name, encoded).digest()
 
 
-def _read(encoded: bytes, field: str) -> dict[str, der.Element]:
+def _read(encoded: bytes, field: str, budget: der.Budget) -> dict[str, der.Element]:
     """Returns each attribute's only value by its type."""
-    outer = der.parse(encoded)
+    outer = der.parse(encoded, budget)
     if outer.tag != der.SET:
         raise InvalidSignedAttributes(field, "expected the SET OF tag, 0x31 (RFC 5652, section 5.4)")
     values: dict[str, der.Element] = {}
@@ -118,8 +125,8 @@ def _children(element: der.Element) -> list[der.Element]:
 
 def _oid(element: der.Element) -> str:
     """Returns the dotted form of an object identifier (X.690, clause 8.19)."""
-    if element.tag != der.OBJECT_IDENTIFIER:
-        raise der.NotDer("expected an object identifier")
+    if element.tag != der.OBJECT_IDENTIFIER or len(element.content) > _LONGEST_OID:
+        raise der.NotDer("expected an object identifier of usual length")
     arcs, arc = [], 0
     for octet in element.content:
         arc = arc << 7 | octet & 0x7F

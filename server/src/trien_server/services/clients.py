@@ -51,10 +51,9 @@ class CreateClient:
         def prepare(view: TrustedView) -> Change:
             require_operator(view, principal)
             if certificate_fingerprint is not None:
-                clients = view.find(Client, certificate_fingerprint=certificate_fingerprint, limit=1)
-                operators = view.find(Operator, certificate_fingerprint=certificate_fingerprint, limit=1)
-                if clients or operators:
-                    raise AlreadyExists("The certificate belongs to another client or operator.")
+                for kind in (Client, Operator):
+                    if not view.has_none(kind, certificate_fingerprint=certificate_fingerprint):
+                        raise AlreadyExists("The certificate belongs to another client or operator.")
             return Change(kind="client_created", slow=[client])
 
         self._changes.make(principal.name, prepare, deadline=deadline)

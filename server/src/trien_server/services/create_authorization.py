@@ -9,6 +9,7 @@ from trien_server.core.items import SignatureScheme, check_authorized_digests, c
 from trien_server.core.ports import Clock, NameTaken, Randomness
 from trien_server.core.principal import Principal
 from trien_server.core.records import Authorization, AuthorizationState, GrantedRequest, ItemKind
+from trien_server.core.sealing import LONGEST_AUTHORIZATION
 from trien_server.services import granted_requests
 from trien_server.services.access import require_approver, require_credential, require_usable
 from trien_server.services.deadline import Deadline
@@ -19,7 +20,7 @@ from trien_server.services.trusted import Stale, TrustedView
 METHOD = "CreateAuthorization"
 DEFAULT_LIFETIME = timedelta(minutes=10)
 SHORTEST_LIFETIME = timedelta(minutes=1)
-LONGEST_LIFETIME = timedelta(hours=24)
+LONGEST_LIFETIME = LONGEST_AUTHORIZATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,5 +147,5 @@ def authorization_details(authorization: Authorization) -> dict[str, object]:
 
 def _content(client: str, command: CreateAuthorizationCommand, scheme: SignatureScheme, lifetime: timedelta) -> bytes:
     values: list[object] = [client, command.credential, scheme.algorithm, scheme.pss_salt_length, command.item_kind]
-    values += [command.approver, int(lifetime.total_seconds()), *command.digests]
+    values += [command.approver, str(lifetime), *command.digests]
     return granted_requests.content_hash(METHOD, values)

@@ -115,7 +115,7 @@ class CreateCredential:
         key = view.get(Key, new.key)
         if key is None or key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
             raise InvalidArgument("credential.key", "there is no such enabled signing key")
-        if view.find(Credential, key=new.key, limit=1):
+        if not view.has_none(Credential, key=new.key):
             raise InvalidArgument("credential.key", "another credential uses the key")
         check_chain(new.certificate_chain, public_key=key.public_key, at=at, field="credential.certificate_chain")
 
@@ -178,7 +178,7 @@ class GetCredential:
                 if credential is None:
                     raise PermissionDenied
                 return _view_of(view, credential)
-            return _view_of(view, require_credential(view, principal, name))
+            return _view_of(view, require_credential(view, principal, name), asked_by=principal)
 
         return self._transactions.read(work)
 
@@ -202,17 +202,18 @@ class ListCredentials:
                 CredentialClient, limit=page.size + 1, after=page.after, client=client, state=State.ENABLED
             )
             granted, token = page_of(grants, page)
-            return [_view_of(view, view.require(Credential, grant.credential)) for grant in granted], token
+            credentials = [view.require(Credential, grant.credential) for grant in granted]
+            return [_view_of(view, credential, asked_by=principal) for credential in credentials], token
 
         return self._transactions.read(work)
 
 
-def _view_of(view: TrustedView, credential: Credential) -> CredentialView:
+def _view_of(view: TrustedView, credential: Credential, *, asked_by: Principal | None = None) -> CredentialView:
+    """Returns what is shown of a credential; a client that asks learns of no other client."""
+    grants = view.find(CredentialClient, credential=credential.name, state=State.ENABLED)
     return CredentialView(
         credential=credential,
         key=view.require(Key, credential.key),
         activators=view.find(Activator, credential=credential.name, state=State.ENABLED),
-        clients=[
-            grant.client for grant in view.find(CredentialClient, credential=credential.name, state=State.ENABLED)
-        ],
+        clients=[grant.client for grant in grants if asked_by is None or grant.client == asked_by.client],
     )

@@ -35,7 +35,7 @@ class GenerateSigningRequest:
             key, signer = view.get(Key, key_name), view.get(Signer, signer_name)
             if key is None or key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
                 raise InvalidArgument("key", "there is no such enabled signing key")
-            if view.find(Credential, key=key_name, limit=1):
+            if not view.has_none(Credential, key=key_name):
                 raise InvalidArgument("key", "a credential uses the key: renewal is not offered yet")
             if signer is None:
                 raise InvalidArgument("signer", "there is no such signer")

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from trien_server.core.encoding import encode_all
 from trien_server.core.errors import AuthorizationExpired, InvalidArgument, RequestIdReused
 from trien_server.core.records import GrantedRequest
+from trien_server.core.sealing import KEPT_REQUEST
 from trien_server.services.transactions import Ledger, next_version
 
 COMPLETION_TIME = timedelta(minutes=15)
 """How long after the grant a retry may complete the work."""
-OUTCOME_TIME = timedelta(days=7)
+OUTCOME_TIME = KEPT_REQUEST
 """How long an outcome is kept."""
 LEASE_TIME = timedelta(seconds=30)
 LEASE_TIME_PER_ITEM = timedelta(milliseconds=100)

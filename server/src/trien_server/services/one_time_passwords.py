@@ -5,7 +5,7 @@ from datetime import datetime
 
 from trien_server.core import attempts
 from trien_server.core.errors import OneTimePasswordRejected, Refusal, SignerLocked
-from trien_server.core.one_time_password import Candidate, accept, candidates
+from trien_server.core.one_time_password import Candidate, accept, candidates, still_shown
 from trien_server.core.ports import DecryptionFailed, Hsm
 from trien_server.core.records import Authenticator, AuthenticatorState, ClientAttempts, SignerAttempts, State
 from trien_server.core.secret import Secret
@@ -48,7 +48,7 @@ class OneTimePasswords:
         attempts.assert_open(counts, of_client, at=at)
         prepared = []
         for authenticator in view.find(Authenticator, signer=signer):
-            if authenticator.state is not State.ENABLED:
+            if authenticator.state is not State.ENABLED or authenticator.signer != signer:
                 continue
             state = view.require(AuthenticatorState, authenticator.name)
             try:
@@ -98,7 +98,8 @@ class OneTimePasswords:
         accepted: Accepted | None = None
         for authenticator, shown in check.authenticators:
             state = ledger.require(AuthenticatorState, authenticator.name)
-            value, after = accept(password, among=shown, kind=authenticator.kind, state=state)
+            among = still_shown(shown, kind=authenticator.kind, at=ledger.at)
+            value, after = accept(password, among=among, kind=authenticator.kind, state=state)
             if accepted is not None:
                 continue
             if after is not state:

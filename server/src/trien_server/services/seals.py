@@ -86,6 +86,8 @@ class Seals:
         self._check_seal_key(row)
         if not hmac.compare_digest(self._day_seal(row.record, row.seal_key), row.seal):
             raise self.distrust(row.record.table, row.record.name, "its seal does not verify")
+        if not sealing.seal_day_fits(row.record, row.seal_key):
+            raise self.distrust(row.record.table, row.record.name, "its seal is by the key of another day")
         return row.record
 
     def distrust(self, table: str, name: str, finding: str) -> RecordNotTrusted:

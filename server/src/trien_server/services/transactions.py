@@ -35,7 +35,11 @@ class Ledger:
     def get(self, kind: type[R], name: str) -> R | None:
         """Returns a hot record, verified. Raises `RecordNotTrusted`."""
         row = self._transaction.get(kind, name)
-        return None if row is None else self._seals.verify_hot(row)
+        if row is None:
+            return None
+        if row.record.name != name:
+            raise self._seals.distrust(kind.table, name, "another row's name came back")
+        return self._seals.verify_hot(row)
 
     def require(self, kind: type[R], name: str) -> R:
         """Returns a hot record that has to be there. Raises `RecordNotTrusted`."""

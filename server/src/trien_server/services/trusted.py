@@ -14,13 +14,14 @@ class TrustedView:
     """A snapshot's rows, each checked before it is handed out (P5).
 
     A slow record has to be the one in force: its version is the one that the log names last for it.
-    `seen` holds every slow row that was handed out.
+    `seen` holds every slow row that was handed out, `absent` what `has_none` found missing.
     """
 
     def __init__(self, snapshot: Snapshot, seals: Seals) -> None:
         self._snapshot = snapshot
         self._seals = seals
         self.seen: dict[tuple[str, str], Sealed[Record]] = {}
+        self.absent: list[tuple[type[Record], dict[str, object]]] = []
 
     def get(self, kind: type[R], name: str) -> R | None:
         """Returns the record of that name, or None. Raises `RecordNotTrusted` or `HsmUnavailable`."""
@@ -37,8 +38,24 @@ class TrustedView:
         return record
 
     def find(self, kind: type[R], *, limit: int = 1000, after: str = "", **equal: object) -> list[R]:
-        """Returns the records whose fields equal the given values, by name. Raises as `get`."""
-        return [self._trust(row) for row in self._snapshot.find(kind, limit=limit, after=after, **equal)]
+        """Returns the records whose fields equal the given values, by name. Raises as `get`.
+
+        That they do is checked here: an index that lies must not answer for the rows.
+        """
+        records = [self._trust(row) for row in self._snapshot.find(kind, limit=limit, after=after, **equal)]
+        last = after
+        for record in records:
+            if record.name <= last or any(getattr(record, field) != value for field, value in equal.items()):
+                raise self._seals.distrust(kind.table, record.name, "the database gave it for another question")
+            last = record.name
+        return records
+
+    def has_none(self, kind: type[Record], **equal: object) -> bool:
+        """Tells whether no record's fields equal the given values; a transaction asserts that it stayed so."""
+        if self.find(kind, limit=1, after="", **equal):
+            return False
+        self.absent.append((kind, equal))
+        return True
 
     def leaf_hash(self, entry: str) -> bytes:
         """Returns the Merkle leaf hash of an audit entry that a trusted record names."""
@@ -66,7 +83,10 @@ class TrustedView:
 
 
 def assert_unchanged(transaction: Transaction, view: TrustedView) -> None:
-    """Raises `Stale` when a slow row that a view handed out is another now."""
+    """Raises `Stale` when a slow row that a view handed out is another now, or one that it missed is there."""
     for (_, name), row in view.seen.items():
         if transaction.get(type(row.record), name) != row:
+            raise Stale
+    for kind, equal in view.absent:
+        if transaction.find(kind, limit=1, after="", **equal):
             raise Stale
