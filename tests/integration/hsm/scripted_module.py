@@ -22,12 +22,15 @@ POSITIONS = {
     "C_CloseSession": 13,
     "C_Login": 18,
     "C_DestroyObject": 22,
+    "C_GetAttributeValue": 24,
     "C_FindObjectsInit": 26,
     "C_EncryptInit": 29,
     "C_Decrypt": 34,
     "C_SignInit": 42,
     "C_Sign": 43,
     "C_GenerateKeyPair": 59,
+    "C_WrapKey": 60,
+    "C_UnwrapKey": 61,
 }
 ARGUMENTS = {
     "C_Initialize": 1,
@@ -37,12 +40,15 @@ ARGUMENTS = {
     "C_CloseSession": 1,
     "C_Login": 4,
     "C_DestroyObject": 2,
+    "C_GetAttributeValue": 4,
     "C_FindObjectsInit": 3,
     "C_EncryptInit": 3,
     "C_Decrypt": 5,
     "C_SignInit": 3,
     "C_Sign": 5,
     "C_GenerateKeyPair": 8,
+    "C_WrapKey": 6,
+    "C_UnwrapKey": 8,
 }
 Answer = Callable[[], int | None]
 

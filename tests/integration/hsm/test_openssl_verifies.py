@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.softhsm import SoftHsmToken, open_token
+from tests.support.softhsm import WRAPPED_TYPES, SoftHsmToken, open_token
 
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
 from trien_server.hsm import Pkcs11Hsm
@@ -43,13 +43,21 @@ def arguments_for(algorithm: SignatureAlgorithm, salt: int | None) -> list[str]:
     return ["dgst", hashing, "-keyform", "DER", "-verify", "key.der", *padding, "-signature", "sig.bin", "doc.bin"]
 
 
+CASES = [(algorithm, key_type, False) for algorithm, key_type in FITTING]
+CASES += [(algorithm, key_type, True) for algorithm, key_type in FITTING if key_type in WRAPPED_TYPES]
+
+
 @pytest.mark.promise("P6")
-@pytest.mark.parametrize(("algorithm", "key_type"), FITTING, ids=lambda value: str(value))
+@pytest.mark.parametrize(("algorithm", "key_type", "wrapped"), CASES, ids=lambda value: str(value))
 def test_openssl_accepts_every_algorithm_and_refuses_a_changed_document(
-    opened: tuple[Pkcs11Hsm, SoftHsmToken], tmp_path: Path, algorithm: SignatureAlgorithm, key_type: KeyType
+    opened: tuple[Pkcs11Hsm, SoftHsmToken],
+    tmp_path: Path,
+    algorithm: SignatureAlgorithm,
+    key_type: KeyType,
+    wrapped: bool,
 ) -> None:
     hsm, token = opened
-    key = token.keys[key_type]
+    key = (token.wrapped if wrapped else token.keys)[key_type]
     function = algorithm.hash_function
     message = DOCUMENT if function is None else hashlib.new(function.hashlib_name, DOCUMENT).digest()
     (tmp_path / "key.der").write_bytes(key.public_key)

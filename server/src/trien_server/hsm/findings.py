@@ -121,6 +121,8 @@ class _Attempts:
 
     def _unwrap(self, wrapped: bytes, change: Template) -> int:
         template = {Attribute.KEY_TYPE: int(TokenKeyType.EC), **UNWRAP_TEMPLATE, **change}
+        if Attribute.CLASS in change:
+            del template[Attribute.SIGN_RECOVER]  # a private key's alone
         return self._calls.unwrap_key(self._session, self._mechanism, self._wrapping_key.handle, wrapped, template)
 
     def _makes(self, attempt: Callable[[], int]) -> bool:
