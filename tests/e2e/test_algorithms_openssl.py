@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support.administration import Administrator, Connection, Person
 from tests.support.attributes import signed_attributes
+from tests.support.openssl import verifies
 from trien.v1 import algorithms_pb2, signing_service_pb2
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm
@@ -87,41 +87,6 @@ def signer(administrator: Administrator, client: Connection) -> Signer:
     return Signer(administrator, client)
 
 
-def verifies(
-    directory: Path,
-    person: Person,
-    algorithm: SignatureAlgorithm,
-    message: bytes,
-    signature: bytes,
-    salt: int | None = None,
-) -> bool:
-    """Asks OpenSSL whether a signature of a digest (for Ed25519: of data) verifies with the certificate's key."""
-    for name, content in (
-        ("certificate.pem", person.certificate.public_bytes(Encoding.PEM)),
-        ("message", message),
-        ("signature", signature),
-    ):
-        (directory / name).write_bytes(content)
-    command = ["openssl", "pkeyutl", "-verify", "-certin", "-inkey", "certificate.pem"]
-    command += ["-in", "message", "-sigfile", "signature"]
-    function = algorithm.hash_function
-    if function is None:
-        command.append("-rawin")
-    else:
-        command += ["-pkeyopt", f"digest:{function.hashlib_name}"]
-    if algorithm.is_pss:
-        assert function is not None
-        length = function.size if salt is None else salt
-        command += ["-pkeyopt", "rsa_padding_mode:pss", "-pkeyopt", f"rsa_pss_saltlen:{length}"]
-        command += ["-pkeyopt", f"rsa_mgf1_md:{function.hashlib_name}"]
-    elif algorithm.is_pkcs1:
-        command += ["-pkeyopt", "rsa_padding_mode:pkcs1"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=30, check=False)
-    said = (done.stdout + done.stderr).strip()
-    assert (done.returncode == 0) == ("Signature Verified Successfully" in said), said
-    return done.returncode == 0
-
-
 def flipped(value: bytes) -> bytes:
     return bytes([value[0] ^ 1]) + value[1:]
 
@@ -140,11 +105,11 @@ def test_openssl_verifies_digests_or_data(
         items = [signing_service_pb2.SignItem(digest=digest) for digest in messages]
     signatures = signer.sign(key_type, algorithm, items)
     person = signer.person(key_type)
-    good = [verifies(tmp_path, person, algorithm, *pair) for pair in zip(messages, signatures, strict=True)]
+    good = [verifies(tmp_path, person.certificate, algorithm, *pair) for pair in zip(messages, signatures, strict=True)]
     assert good == [True] * 3
     # The judge is able to say no: to another document of the same request, in another order.
-    assert not verifies(tmp_path, person, algorithm, messages[1], signatures[2])
-    assert not verifies(tmp_path, person, algorithm, flipped(messages[1]), signatures[1])
+    assert not verifies(tmp_path, person.certificate, algorithm, messages[1], signatures[2])
+    assert not verifies(tmp_path, person.certificate, algorithm, flipped(messages[1]), signatures[1])
 
 
 @pytest.mark.parametrize(
@@ -166,9 +131,9 @@ def test_openssl_verifies_signed_attributes(
         items.append(signing_service_pb2.SignItem(signed_attributes=message))
         digests.append(hashlib.new(function.hashlib_name, attributes).digest())
     signatures = signer.sign(key_type, algorithm, items)
-    good = [verifies(tmp_path, person, algorithm, *pair) for pair in zip(digests, signatures, strict=True)]
+    good = [verifies(tmp_path, person.certificate, algorithm, *pair) for pair in zip(digests, signatures, strict=True)]
     assert good == [True] * 2
-    assert not verifies(tmp_path, person, algorithm, digests[0], signatures[1])
+    assert not verifies(tmp_path, person.certificate, algorithm, digests[0], signatures[1])
 
 
 @pytest.mark.parametrize(
@@ -186,9 +151,9 @@ def test_openssl_verifies_explicit_salt_lengths(
     lengths = [0, 1, 20, function.size, longest]
     for length in lengths:
         (signature,) = signer.sign(key_type, algorithm, [signing_service_pb2.SignItem(digest=digest)], salt=length)
-        assert verifies(tmp_path, person, algorithm, digest, signature, salt=length), length
+        assert verifies(tmp_path, person.certificate, algorithm, digest, signature, salt=length), length
         other = length + 1 if length != longest else length - 1
-        assert not verifies(tmp_path, person, algorithm, digest, signature, salt=other), length
+        assert not verifies(tmp_path, person.certificate, algorithm, digest, signature, salt=other), length
     assert len(set(lengths)) == 5
 
 
