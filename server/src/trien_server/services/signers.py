@@ -80,7 +80,8 @@ class UnlockSigner:
             def read(view: TrustedView) -> tuple[TrustedView, Signer, list[Record]]:
                 require_operator(view, principal)
                 signer = _require_signer(view, name)
-                counts: list[Record] = [next_version(view.require(SignerAttempts, name), failures=0, locked_until=None)]
+                count = view.require(SignerAttempts, name)
+                counts: list[Record] = [next_version(count, failures=0, lock_failures=0, locked_until=None)]
                 after = f"{name}/clients/"
                 while found := view.find(ClientAttempts, limit=500, after=after):
                     for of_client in found:
@@ -94,11 +95,11 @@ class UnlockSigner:
 
             def work(ledger: Ledger) -> None:
                 ledger.assert_unchanged(view)
-                for count in counts:
-                    current = ledger.get(type(count), count.name)
-                    if current is None or current.version != count.version - 1:
+                for changed in counts:
+                    current = ledger.get(type(changed), changed.name)
+                    if current is None or current.version != changed.version - 1:
                         raise Stale
-                    ledger.replace(count)
+                    ledger.replace(changed)
                 ledger.record("signer_unlocked", {"actor": principal.name, "signer": name})
 
             self._transactions.run(work, timeout=deadline.remaining())
