@@ -11,7 +11,7 @@ FILE = """
 tls_certificate_file = "tls/server.pem"
 tls_key_file = "tls/server.key"
 client_ca_file = "/etc/ca.pem"
-threads = 30
+threads = 40
 
 [token]
 module = "lib.so"
@@ -35,7 +35,7 @@ def test_flags_come_before_the_environment_before_the_file_before_defaults(file:
     loaded = load(file, environment=environment, overrides=["log.format=json", "server.workers=4"])
     assert loaded.config.token.label == "from the environment"
     assert loaded.config.log.format == "json"
-    assert (loaded.config.server.workers, loaded.config.server.threads) == (4, 30)
+    assert (loaded.config.server.workers, loaded.config.server.threads) == (4, 40)
     assert loaded.config.server.concurrent_calls == 256
     assert loaded.sources["token.label"] == "environment TRIEN_TOKEN__LABEL"
     assert loaded.sources["log.format"] == "--set"
@@ -72,7 +72,7 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(file: Path, override: str, 
 
 
 def test_every_fault_is_told_at_once(file: Path) -> None:
-    file.write_text(FILE.replace("threads = 30", "threads = 30\nspeed = 3\ncolour = 4"))
+    file.write_text(FILE.replace("threads = 40", "threads = 30\nspeed = 3\ncolour = 4"))
     with pytest.raises(BadConfiguration) as refused:
         load(file, environment={"TRIEN_STORE__URI": "x"})
     assert len(str(refused.value).splitlines()) == 3

@@ -55,10 +55,10 @@ class ServerSection(_Section):
     )
     signing_requests: Annotated[int, Field(ge=1)] = Field(
         default=24,
-        description="How many requests to sign a process admits at once, fewer than threads; more are refused as BUSY.",
+        description="How many requests to sign a process admits at once, of one client half; more are refused as BUSY.",
     )
     message_size: Annotated[int, Field(ge=64 * 1024)] = Field(
-        default=8 * 1024 * 1024, description="The largest message, in bytes."
+        default=2 * 1024 * 1024, description="The largest message, in bytes."
     )
     drain_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
         default=1.0, description="How long a stopping server says NOT_SERVING before it takes no more calls."
@@ -115,6 +115,14 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
 }
 
 
+_OTHER_CALLS = 4
+
+
+def waiters_of(server: ServerSection) -> int:
+    """Returns how many calls may wait for authorizations at once: an eighth of the threads."""
+    return max(1, server.threads // 8)
+
+
 class BadConfiguration(Exception):  # noqa: N818
     """The configuration cannot be used; each line of the message is one fault."""
 
@@ -151,8 +159,12 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
         config = Config.model_validate(values)
     except ValidationError as error:
         raise BadConfiguration("\n".join(_fault_of(fault, sources) for fault in error.errors())) from None
-    if config.server.signing_requests >= config.server.threads:
-        raise BadConfiguration("server.signing_requests: expected fewer than server.threads, for other calls need some")
+    most = config.server.threads - waiters_of(config.server) - _OTHER_CALLS
+    if config.server.signing_requests > most:
+        raise BadConfiguration(
+            f"server.signing_requests: at most {most} with {config.server.threads} server.threads, "
+            "for waiting and other calls need some"
+        )
     _check_token(config.token)
     return LoadedConfig(config=config, sources=sources)
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from trien_server import config as configuration
 from trien_server.config import LoadedConfig
 from trien_server.core.errors import AlreadyExists
+from trien_server.core.records import Installation
 from trien_server.core.secret import Secret
-from trien_server.host.files import read_secret, write_private
+from trien_server.host.files import read_secret, require_own, write_private
 from trien_server.host.log import Log
 from trien_server.host.private_ca import Identity, PrivateCa
 from trien_server.hsm import create_softhsm_token, find_softhsm_module, provision
-from trien_server.store.schema import migrate
+from trien_server.services.installation import NAME as INSTALLATION
+from trien_server.store.schema import migrate, schema_state
+from trien_server.store.urls import open_store
 from trien_server.wiring import Instance
 
 CONFIG_NAME = "trien.toml"
@@ -51,6 +54,7 @@ def initialize(
 
     Raises `AlreadyExists` when the installation is there, `HsmUnavailable`, `NotProvisioned`, `OSError`.
     """
+    _require_new(directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     chosen = token or _softhsm_token(directory)
@@ -85,6 +89,25 @@ def initialize(
     return loaded
 
 
+def _require_new(directory: Path) -> None:
+    """Raises `AlreadyExists` before anything is touched when the installation is there."""
+    for name in (".", CONFIG_NAME, "token-pin", "token-so-pin", "tls", "tls/ca.key", "tls/server.key", "operators"):
+        require_own(directory / name)
+    path = directory / CONFIG_NAME
+    if not path.exists():
+        return
+    url = configuration.load(path, environment={}).config.store.url
+    if schema_state(url).current is None:
+        return
+    store = open_store(url, on_fatal=lambda _: None)
+    try:
+        found = store.read(lambda snapshot: snapshot.get(Installation, INSTALLATION))
+    finally:
+        store.close()
+    if found is not None:
+        raise AlreadyExists(f"{directory} holds an installation; nothing was changed.")
+
+
 def _softhsm_token(directory: Path) -> TokenChoice:
     folder, pin_file = directory / "token", directory / "token-pin"
     module = find_softhsm_module()
@@ -113,7 +136,10 @@ def _private_ca(folder: Path, name: str) -> PrivateCa:
 def _identity(path: Path, make: Callable[[], Identity]) -> Identity:
     """Returns the identity in `path`.pem and `path`.key, made when it is not there whole."""
     certificate, key = path.with_suffix(".pem"), path.with_suffix(".key")
-    if not (certificate.exists() and key.exists()):
+    if certificate.exists() and not key.exists():
+        raise AlreadyExists(f"{certificate} is there, but not its key {key}: bring it back, or remove the certificate.")
+    if not certificate.exists():
+        # The key is written first, so a key alone is what an interrupted run left.
         made = make()
         write_private(key, made.private_key)
         write_private(certificate, made.certificate)

@@ -15,7 +15,7 @@ from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
 from trien_server.core.records import AuthenticatorKind, KeyState, SignerKind
-from trien_server.host.files import write_private
+from trien_server.host.files import require_own, write_private
 from trien_server.host.log import Log
 from trien_server.host.private_ca import PrivateCa
 from trien_server.initialize import CONFIG_NAME, initialize
@@ -47,8 +47,8 @@ class Sandbox:
         """Makes or opens it, and binds the ports. Raises `NotASandbox`, `HsmUnavailable`, `OSError`."""
         self._directory = directory.absolute()
         self._connection = self._directory / CONNECTION_NAME
-        self._connection.unlink(missing_ok=True)
         self._prepare_folder()
+        self._connection.unlink(missing_ok=True)
         population = self._directory / _POPULATION
         if not population.exists():
             self._make(log_format)
@@ -94,6 +94,8 @@ class Sandbox:
 
     def _prepare_folder(self) -> None:
         marker = self._directory / _MARKER
+        for name in (".", _MARKER, CONFIG_NAME, _POPULATION, "token-pin", "tls", "token", "signing-ca"):
+            require_own(self._directory / name)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not marker.exists() and any(self._directory.iterdir()):
             raise NotASandbox(f"{self._directory} is not empty and no sandbox: choose another folder.")

@@ -16,7 +16,7 @@ from trien.v1 import (
     signing_service_pb2_grpc,
 )
 
-from trien_server.config import Config
+from trien_server.config import Config, waiters_of
 from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Hsm, Randomness, Report, Store
 from trien_server.host.clock import SystemClock
@@ -31,9 +31,10 @@ from trien_server.rpc.administration import (
     OrganizationServicer,
     SignerServicer,
 )
+from trien_server.rpc.admission import Admission
 from trien_server.rpc.authorizations import AuthorizationServicer
 from trien_server.rpc.calls import CallLog, Calls
-from trien_server.rpc.malformed import RefuseMalformed
+from trien_server.rpc.identity import Identify
 from trien_server.rpc.server import GrpcServer, Limits, TlsIdentity
 from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
@@ -122,7 +123,12 @@ class UseCases:
         self.deny_authorization = DenyAuthorization(transactions=transactions)
         self.fetch_activation_data = FetchActivationData(transactions=transactions, seals=seals, clock=clock)
         self.key_generation = KeyGeneration(
-            hsm=hsm, transactions=transactions, changes=changes, clock=clock, report=report
+            hsm=hsm,
+            transactions=transactions,
+            changes=changes,
+            clock=clock,
+            randomness=randomness,
+            report=report,
         )
         self.create_key = CreateKey(changes=changes, generation=self.key_generation, clock=clock, randomness=randomness)
         self.get_key = GetKey(transactions=transactions)
@@ -158,7 +164,8 @@ def build_grpc_server(
     shared_ports: bool = False,
 ) -> GrpcServer:
     """Puts the use cases behind gRPC. Raises `OSError` when a port is taken."""
-    calls = Calls(authenticate=use.authenticate, clock=clock, randomness=randomness, log=log)
+    calls = Calls(clock=clock, randomness=randomness, log=log)
+    identify = Identify(authenticate=use.authenticate)
     signing = SigningServicer(calls=calls, sign_digests=use.sign_digests)
     authorizations = AuthorizationServicer(
         calls=calls,
@@ -201,7 +208,7 @@ def build_grpc_server(
             ),
             lambda server: access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server),
         ],
-        interceptors=[RefuseMalformed(calls)],
+        admission=Admission(identify=identify, clock=clock, threads=limits.threads),
         tls=tls,
         limits=limits,
         token_address=token_address,
@@ -247,9 +254,9 @@ class Instance:
             randomness=self.randomness,
             report=self.report,
             issuer=config.service.name,
-            places=config.token.sessions or os.cpu_count() or 1,
+            places=config.token.sessions or min(os.cpu_count() or 1, 8),
             admitted=config.server.signing_requests,
-            waiters=max(1, config.server.threads // 4),
+            waiters=waiters_of(config.server),
         )
 
     def _end(self, reason: str) -> None:
@@ -266,7 +273,7 @@ class Server:
     """An instance that serves gRPC and tells by its health whether it can."""
 
     def __init__(
-        self, instance: Instance, *, shared_ports: bool = False, tell: Callable[[bool], None] = lambda _: None
+        self, instance: Instance, *, shared_ports: bool = False, tell: Callable[[], None] = lambda: None
     ) -> None:
         """Checks that the instance may start, and binds the ports.
 
@@ -300,14 +307,15 @@ class Server:
         self._tell = tell
         self._stopped = threading.Event()
         self._watch = threading.Thread(target=self._keep_health, name="health", daemon=True)
+        self._beat = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begins to serve."""
         self._instance.use.key_generation.start()
         self.grpc.start()
         self.grpc.set_serving(True)
-        self._tell(True)
         self._watch.start()
+        self._beat.start()
 
     def stop(self) -> None:
         """Not serving, drain, finish what is at work, close."""
@@ -319,11 +327,15 @@ class Server:
         self._instance.use.key_generation.stop()
         self._instance.close()
 
+    def _keep_beating(self) -> None:
+        """Tells the supervisor that the process lives. Waits for neither store nor token: a busy worker is not hung."""
+        self._tell()
+        while not self._stopped.wait(_CHECK_SECONDS):
+            self._tell()
+
     def _keep_health(self) -> None:
         while not self._stopped.wait(_CHECK_SECONDS):
-            serving = self._can_serve()
-            self.grpc.set_serving(serving)
-            self._tell(serving)
+            self.grpc.set_serving(self._can_serve())
 
     def _can_serve(self) -> bool:
         try:

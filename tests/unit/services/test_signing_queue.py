@@ -73,8 +73,11 @@ def test_who_waits_too_long_is_sent_away_and_holds_nobody_up() -> None:
 
 @pytest.mark.promise("P8")
 def test_more_requests_than_can_be_finished_are_shed_at_once() -> None:
-    queue = SigningQueue(places=1, admitted=2)
-    with queue.admit(), queue.admit(), pytest.raises(Busy), queue.admit():
-        pass
-    with queue.admit():
+    queue = SigningQueue(places=1, admitted=4)
+    with queue.admit("a"), queue.admit("a"):
+        with pytest.raises(Busy), queue.admit("a"):
+            pass
+        with queue.admit("b"), queue.admit("b"), pytest.raises(Busy), queue.admit("c"):
+            pass
+    with queue.admit("a"):
         pass

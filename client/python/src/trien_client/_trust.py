@@ -29,6 +29,18 @@ CertificateSource = bytes | str | os.PathLike[str]
 """Certificates in PEM or DER as bytes, or the path of a file of them."""
 
 T = TypeVar("T")
+E = TypeVar("E", bound=x509.ExtensionType)
+
+DOCUMENT_PURPOSES = frozenset(
+    {
+        "2.5.29.37.0",  # any (RFC 5280, section 4.2.1.12)
+        "1.3.6.1.5.5.7.3.36",  # document signing (RFC 9336)
+        "1.3.6.1.5.5.7.3.4",  # e-mail protection
+        "1.2.840.113583.1.1.5",  # Adobe's authentic documents
+        "1.3.6.1.4.1.311.10.3.12",  # Microsoft's document signing
+    }
+)
+"""What an extended key usage has to name at least one of, where a signer's certificate has one."""
 
 
 def load_certificates(source: CertificateSource) -> tuple[x509.Certificate, ...]:
@@ -134,13 +146,21 @@ class CertificateTrust:
 
 
 def _require_signing_certificate(credential: str, certificate: x509.Certificate) -> None:
-    # Without this, the certificate of a TLS server or of a CA under the same anchor would pass.
+    # Without this, the certificate of a TLS server, of a TLS client or of a CA under the same anchor would pass.
+    usage = _extension(certificate, x509.KeyUsage)
+    purposes = _extension(certificate, x509.ExtendedKeyUsage)
+    constraints = _extension(certificate, x509.BasicConstraints)
+    for_signatures = usage is None or usage.content_commitment or usage.digital_signature
+    for_documents = purposes is None or any(purpose.dotted_string in DOCUMENT_PURPOSES for purpose in purposes)
+    if not (for_signatures and for_documents) or (constraints is not None and constraints.ca):
+        raise VerificationError(f"The certificate of {credential} is not for signatures of documents.")
+
+
+def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
     try:
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
-        return
-    if not (usage.content_commitment or usage.digital_signature):
-        raise VerificationError(f"The certificate of {credential} is not for signatures.")
+        return None
 
 
 def _asn1(certificates: Iterable[x509.Certificate]) -> list[asn1_x509.Certificate]:

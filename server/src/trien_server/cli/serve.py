@@ -36,9 +36,9 @@ def serve_as_worker(heartbeat: int, *, stop: StopSignal) -> int:
 
 
 def _serve(instance: Instance, *, stop: StopSignal, pipe: HeartbeatPipe | None) -> int:
-    def tell(serving: bool) -> None:
+    def tell() -> None:
         if pipe is not None:
-            pipe.tell(Heartbeat.SERVING if serving else Heartbeat.NOT_SERVING)
+            pipe.tell(Heartbeat.ALIVE)
 
     try:
         server = Server(instance, shared_ports=pipe is not None, tell=tell)

@@ -11,6 +11,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from trien_server.core.errors import CertificateNotValid, InvalidArgument
 
+DOCUMENT_PURPOSES = frozenset(
+    {
+        "2.5.29.37.0",  # any (RFC 5280, section 4.2.1.12)
+        "1.3.6.1.5.5.7.3.36",  # document signing (RFC 9336)
+        "1.3.6.1.5.5.7.3.4",  # e-mail protection
+        "1.2.840.113583.1.1.5",  # Adobe's authentic documents
+        "1.3.6.1.4.1.311.10.3.12",  # Microsoft's document signing
+    }
+)
+"""What an extended key usage has to name at least one of, where a signer's certificate has one."""
+
 _load = lru_cache(maxsize=4096)(x509.load_der_x509_certificate)
 
 
@@ -31,7 +42,8 @@ def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, fiel
 
     Raises `InvalidArgument` that names the first fault: not a certificate, another key than
     `public_key` (SPKI, DER), a signature that is not the next one's, a key usage that lacks
-    contentCommitment and digitalSignature both; `CertificateNotValid` for dates.
+    contentCommitment and digitalSignature both, an extended key usage for something else;
+    `CertificateNotValid` for dates.
     """
     if not chain:
         raise InvalidArgument(field, "at least the signer's certificate is required")
@@ -55,4 +67,10 @@ def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, fiel
         usage = None
     if usage is not None and not (usage.content_commitment or usage.digital_signature):
         raise InvalidArgument(f"{field}[0]", "its key usage allows no signatures of documents")
+    try:
+        purposes = certificates[0].extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        purposes = None
+    if purposes is not None and not any(purpose.dotted_string in DOCUMENT_PURPOSES for purpose in purposes):
+        raise InvalidArgument(f"{field}[0]", "its extended key usage allows no signatures of documents")
     assert_valid_at(chain, at)

@@ -1,6 +1,7 @@
 """Files that hold secrets, or that others wait for."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,19 @@ def write_private(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def require_own(path: Path) -> None:
+    """Raises `PermissionError` when somebody else could have put there what is in a file or folder.
+
+    Does nothing when it does not exist. A symbolic link is judged as itself.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{path} is not yours alone: it has another owner, is a link, or others may write to it")
 
 
 def read_secret(path: Path) -> Secret:

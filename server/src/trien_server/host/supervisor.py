@@ -31,9 +31,10 @@ _BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0)
 class Heartbeat(Enum):
     """What a worker says of itself, one byte each."""
 
-    SERVING = b"s"
-    NOT_SERVING = b"n"
+    ALIVE = b"a"
+    """It serves, or waits for its token or database."""
     HUNG = b"h"
+    """A call of its token's module does not come back."""
 
 
 @dataclass(eq=False)
@@ -118,10 +119,9 @@ class Supervisor:
                     time.sleep(0.02)  # its process is ending; `_bury` sees to it
                     continue
                 worker.heard = time.monotonic()
-                last = Heartbeat(said[-1:])
                 if Heartbeat.HUNG.value in said:
                     self._dismiss(worker, "worker_hung")
-                elif last is Heartbeat.SERVING:
+                else:
                     worker.served = True
                     self._failures = 0
 

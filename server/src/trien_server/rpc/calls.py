@@ -2,26 +2,24 @@
 
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from trien_server.core.errors import Refusal, Unauthenticated
 from trien_server.core.ports import Clock, Randomness
 from trien_server.core.principal import Principal
-from trien_server.core.secret import Secret
 from trien_server.rpc.status import internal_status, status_of
-from trien_server.services.authenticate import Authenticate
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
 
 M = TypeVar("M")
 
-_BEARER = "bearer "
+admitted_as: ContextVar[Principal | Exception | None] = ContextVar("admitted_as", default=None)
+"""Who calls, or why the call is refused: found out by `Admission` before the message was read. Deny by default."""
 
 
 class CallLog(Protocol):
@@ -33,8 +31,7 @@ class CallLog(Protocol):
 class Calls:
     """Runs a method's work for an authenticated principal. May be used from any thread."""
 
-    def __init__(self, *, authenticate: Authenticate, clock: Clock, randomness: Randomness, log: CallLog) -> None:
-        self._authenticate = authenticate
+    def __init__(self, *, clock: Clock, randomness: Randomness, log: CallLog) -> None:
         self._clock = clock
         self._randomness = randomness
         self._log = log
@@ -47,12 +44,14 @@ class Calls:
         """
         request = new_id(self._randomness)
         begun = self._clock.monotonic()
-        principal: Principal | None = None
+        admitted = admitted_as.get()
+        principal = admitted if isinstance(admitted, Principal) else None
         outcome = "OK"
         status: status_pb2.Status
         where = None
         try:
-            principal = self._identify(context)
+            if principal is None:
+                raise admitted if isinstance(admitted, Exception) else Unauthenticated("The call was not let in.")
             return work(principal, Deadline(self._clock, context.time_remaining()))
         except Refusal as refusal:
             outcome, status = refusal.reason, status_of(refusal, request=request)
@@ -73,20 +72,6 @@ class Calls:
             )
         context.abort_with_status(rpc_status.to_status(status))
         raise AssertionError("abort returns by raising")
-
-    def _identify(self, context: grpc.ServicerContext) -> Principal:
-        """Finds out who calls: by certificate on the port that demands one, else by bearer token."""
-        for pem in context.auth_context().get("x509_pem_cert", ()):
-            if isinstance(pem, bytes):
-                return self._authenticate.by_certificate(_der_of(pem))
-        for key, value in context.invocation_metadata():
-            if key == "authorization" and isinstance(value, str) and value.lower().startswith(_BEARER):
-                return self._authenticate.by_token(Secret(value[len(_BEARER) :].strip().encode()))
-        raise Unauthenticated("A client certificate or `authorization: Bearer …` is required.")
-
-
-def _der_of(pem: bytes) -> bytes:
-    return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
 
 
 def _forget_frames(fault: BaseException) -> None:

@@ -1,7 +1,7 @@
 """The gRPC server: two ports, limits, health, and a stop that loses no call."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ from trien.v1 import (
     signer_service_pb2,
     signing_service_pb2,
 )
+
+from trien_server.rpc.admission import Admission
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
@@ -69,7 +71,7 @@ class GrpcServer:
         self,
         *,
         register: Iterable[Callable[[grpc.Server], None]],
-        interceptors: Sequence[grpc.ServerInterceptor] = (),
+        admission: Admission,
         tls: TlsIdentity,
         limits: Limits,
         token_address: str,
@@ -81,10 +83,11 @@ class GrpcServer:
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
         self._server = grpc.server(
             self._pool,
-            interceptors=list(interceptors),
+            interceptors=[admission],
             options=_options(limits, shared_ports=shared_ports),
             maximum_concurrent_rpcs=limits.concurrent_calls,
         )
+        self._admission = admission
         self._health = health.HealthServicer()
         self._stopping = threading.Event()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -128,6 +131,7 @@ class GrpcServer:
         self._health.enter_graceful_shutdown()
         threading.Event().wait(drain)
         self._server.stop(grace).wait()
+        self._admission.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

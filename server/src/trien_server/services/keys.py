@@ -21,12 +21,25 @@ _RETRY_SECONDS = 2.0
 class KeyGeneration:
     """Generates pending keys, one at a time, in a thread of its own.
 
-    A crash leaves a key PENDING_GENERATION and perhaps objects on the token that no record uses; at the
-    next start they are destroyed and the key is generated anew.
+    Each attempt begins with a new version of the key's record and a fresh object id, and ends with one more
+    version only if that is still the record in force. So of two processes that take up the same key one wins, and
+    what the other made is destroyed: never an object that the record in force names. A crash leaves the key
+    PENDING_GENERATION and perhaps objects on the token that no record names; the next attempt destroys those of
+    the attempt before it.
     """
 
-    def __init__(self, *, hsm: Hsm, transactions: Transactions, changes: Changes, clock: Clock, report: Report) -> None:
+    def __init__(
+        self,
+        *,
+        hsm: Hsm,
+        transactions: Transactions,
+        changes: Changes,
+        clock: Clock,
+        randomness: Randomness,
+        report: Report,
+    ) -> None:
         self._hsm = hsm
+        self._randomness = randomness
         self._transactions = transactions
         self._changes = changes
         self._clock = clock
@@ -56,26 +69,36 @@ class KeyGeneration:
 
     def generate(self, name: str) -> None:
         """Generates one pending key and enables it. Raises `HsmUnavailable` or `StoreUnavailable`: it stays pending."""
-        key = self._transactions.read(lambda view: view.get(Key, name))
-        if key is None or key.state is not KeyState.PENDING_GENERATION:
+        before = self._transactions.read(lambda view: view.get(Key, name))
+        if before is None or before.state is not KeyState.PENDING_GENERATION:
             return
-        self._hsm.destroy_key_pair(key.object_id)
+        attempt = next_version(before, object_id=self._randomness.bytes(16))
+        if not self._put(before, attempt, kind="key_generation_begun"):
+            return
+        self._hsm.destroy_key_pair(before.object_id)
         try:
-            public_key = self._hsm.generate_key_pair(key.object_id, key.key_type)
+            public_key = self._hsm.generate_key_pair(attempt.object_id, attempt.key_type)
         except HsmUnavailable:
             raise
         except Exception as fault:  # noqa: BLE001 - whatever the module cannot do ends this key, not the server
             self._report("key_generation_failed", {"key": name, "because": type(fault).__name__})
-            self._put(name, next_version(key, state=KeyState.GENERATION_FAILED))
+            self._put(attempt, next_version(attempt, state=KeyState.GENERATION_FAILED), kind="key_generation_failed")
             return
-        self._put(name, next_version(key, state=KeyState.ENABLED, public_key=public_key))
+        made = next_version(attempt, state=KeyState.ENABLED, public_key=public_key)
+        if not self._put(attempt, made, kind="key_generated"):
+            self._hsm.destroy_key_pair(attempt.object_id)
 
-    def _put(self, name: str, key: Key) -> None:
+    def _put(self, expected: Key, key: Key, *, kind: str) -> bool:
+        """Puts a key in the place of the expected record; returns False when another record is in force."""
+        in_force = True
+
         def prepare(view: TrustedView) -> Change:
-            view.require(Key, name)
-            return Change(kind="key_generated", slow=[key])
+            nonlocal in_force
+            in_force = view.require(Key, key.name) == expected
+            return Change(kind=kind, slow=[key] if in_force else [])
 
         self._changes.make("server", prepare, deadline=Deadline(self._clock, 30.0))
+        return in_force
 
     def _run(self) -> None:
         while (name := self._names.get()) is not None and not self._stopped.is_set():

@@ -70,7 +70,7 @@ class SignDigests:
         right, the token is ready, and there is time left (P8).
         """
         deadline.require(_LEAST_TIME)
-        with self._queue.admit():
+        with self._queue.admit(principal.name):
             try:
                 work = self._transactions.decide(lambda: self._grant(principal, command, deadline), deadline=deadline)
                 if work is not None:

@@ -78,7 +78,6 @@ class Signatures:
         `load` makes every check but the one-time password each time. Raises `AuthorizationExpired` after
         15 minutes, `Busy` when the process that has the lease does not finish before the deadline.
         """
-        pause = threading.Event()
         while True:
             at = self._clock.now()
 
@@ -96,9 +95,17 @@ class Signatures:
                 taken = self._take_over(work, view, deadline)
                 if taken is not None:
                     return taken, self.make(taken)
+            self._await_change(work.granted, deadline)
+
+    def _await_change(self, granted: GrantedRequest, deadline: Deadline) -> None:
+        """Waits until the request's record changes or its lease lapses. Raises `Busy` at the deadline."""
+        pause = threading.Event()
+        while granted.lease_expire_time > self._clock.now():
             if deadline.remaining() < _POLL_SECONDS:
                 raise Busy("The request is still at work.")
             pause.wait(_POLL_SECONDS)
+            if self._transactions.read(lambda view: view.get(GrantedRequest, granted.name)) != granted:
+                return
 
     def _take_over(self, work: GrantedWork, view: TrustedView, deadline: Deadline) -> GrantedWork | None:
         """Takes the lease by compare-and-swap, with an audit entry of its own for the new attempt."""

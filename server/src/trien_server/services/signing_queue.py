@@ -21,21 +21,31 @@ class SigningQueue:
     def __init__(self, *, places: int, admitted: int) -> None:
         self._free = places
         self._room = admitted
+        self._most_of_one = max(1, admitted // 2)
+        self._admitted: dict[str, int] = {}
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, deque[threading.Event]] = OrderedDict()
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Holds one of the admitted requests' places. Raises `Busy` at once when there is none (P8)."""
+    def admit(self, client: str) -> Iterator[None]:
+        """Holds one of the admitted requests' places, of which one client gets half at most.
+
+        Raises `Busy` at once when there is none (P8).
+        """
         with self._lock:
-            if self._room == 0:
+            of_client = self._admitted.get(client, 0)
+            if self._room == 0 or of_client >= self._most_of_one:
                 raise Busy("The server has as many requests at work as it can finish in time.")
             self._room -= 1
+            self._admitted[client] = of_client + 1
         try:
             yield
         finally:
             with self._lock:
                 self._room += 1
+                self._admitted[client] -= 1
+                if not self._admitted[client]:
+                    del self._admitted[client]
 
     @contextmanager
     def turn(self, client: str, *, timeout: float) -> Iterator[None]:
