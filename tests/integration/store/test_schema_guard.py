@@ -51,10 +51,9 @@ def usable(store: SqliteStore) -> int:
     ):
         try:
             call()
-        except StoreUnavailable as refusal:
-            assert "schema was changed" in refusal.message
-        else:
-            ways += 1
+        except StoreUnavailable:
+            continue
+        ways += 1
     return ways
 
 
@@ -92,9 +91,12 @@ def test_a_relabelled_index_is_seen_by_every_new_connection(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA writable_schema = ON")
         changed = connection.execute(
-            "UPDATE sqlite_master SET sql = replace(sql, 'UNIQUE INDEX', 'INDEX') WHERE type = 'index' AND sql LIKE '%UNIQUE%'"
+            "UPDATE sqlite_master SET sql = replace(sql, 'UNIQUE INDEX', 'INDEX') "
+            "WHERE type = 'index' AND sql LIKE '%UNIQUE%'"
         ).rowcount
         assert changed > 0
     store = SqliteStore(path, on_fatal=lambda reason: pytest.fail(reason))
     assert usable(store) == 0
+    with pytest.raises(StoreUnavailable, match="schema was changed"):
+        store.read(lambda snapshot: snapshot.latest_time())
     store.close()

@@ -1,12 +1,12 @@
 """Connections that threads lend."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 from time import monotonic
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
 from trien_server.core.errors import StoreUnavailable
@@ -14,7 +14,7 @@ from trien_server.store.postgresql.connections import Connection, Opener
 
 
 class Pool:
-    """Lends each caller a connection of its own; opens at most `size`, and lends the last used first.
+    """Lends each caller a connection of its own, in the order they came; opens at most `size`.
 
     New ones are opened in threads of the pool, so that no caller waits longer than it wants. When that fails, all
     who waited already as it began are refused at once. `usable` is asked before a connection is lent again.
@@ -24,19 +24,19 @@ class Pool:
         self._open_one = open_one
         self._size = size
         self._usable = usable
-        self._changed = threading.Condition()
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
         self._free: list[Connection] = []
-        self._opening = 0
+        self._waiting: deque[_Waiter] = deque()
         self._lent = 0
-        self._waiting = 0
+        self._opening = 0
         self._begun = 0
-        self._last_failed = 0
-        self._failure: StoreUnavailable | None = None
+        """How many openings began so far."""
         self._closed = False
 
     def add(self, connection: Connection) -> None:
         """Takes a connection that was opened already."""
-        with self._changed:
+        with self._mutex:
             self._free.append(connection)
 
     @contextmanager
@@ -52,17 +52,17 @@ class Pool:
 
     def discard_free(self) -> None:
         """Closes the free connections: when one was lost, the others of its time hardly live."""
-        with self._changed:
+        with self._mutex:
             free, self._free = self._free, []
         for connection in free:
             connection.close()
 
     def close(self, patience: float = 30.0) -> None:
         """Refuses further callers, lets those go on that have a connection, and closes all."""
-        with self._changed:
+        with self._mutex:
             self._closed = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._lent == 0 and self._opening == 0, patience)
+            self._refuse(StoreUnavailable("The database is closed."), self._begun + 1)
+            self._idle.wait_for(lambda: self._lent == 0 and self._opening == 0, patience)
         self.discard_free()
 
     def _take(self, deadline: float) -> Connection:
@@ -83,31 +83,54 @@ class Pool:
                 return connection
 
     def _wait_for_one(self, deadline: float) -> Connection:
-        with self._changed:
-            begun = self._begun
-            self._waiting += 1
-            try:
-                while True:
-                    if self._closed:
-                        raise StoreUnavailable("The database is closed.")
-                    if self._free:
-                        self._lent += 1
-                        return self._free.pop()
-                    if self._last_failed > begun and self._failure is not None:
-                        raise StoreUnavailable(self._failure.message) from self._failure
-                    if self._opening < self._waiting and self._lent + self._opening < self._size:
-                        self._opening += 1
-                        self._begun += 1
-                        threading.Thread(
-                            target=self._open, args=(self._begun,), name="trien-store-connect", daemon=True
-                        ).start()
-                    left = deadline - monotonic()
-                    if left <= 0 or not self._changed.wait(min(left, threading.TIMEOUT_MAX)):
-                        raise StoreUnavailable("No connection to the database came free in time; nothing was written.")
-            finally:
-                self._waiting -= 1
+        with self._mutex:
+            if self._closed:
+                raise StoreUnavailable("The database is closed.")
+            if self._free:
+                self._lent += 1
+                return self._free.pop()
+            waiter = _Waiter(self._begun)
+            self._waiting.append(waiter)
+            self._open_more()
+        left = min(max(deadline - monotonic(), 0), threading.TIMEOUT_MAX)
+        if not waiter.served.acquire(timeout=left):
+            with self._mutex:
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                    waiter.failure = StoreUnavailable(
+                        "No connection to the database came free in time; nothing was written."
+                    )
+        if waiter.connection is not None:
+            return waiter.connection
+        assert waiter.failure is not None  # noqa: S101
+        raise StoreUnavailable(waiter.failure.message) from waiter.failure.__cause__
+
+    def _open_more(self) -> None:
+        """Begins to open connections for those who wait, as far as there is room. The mutex is held."""
+        while self._opening < len(self._waiting) and self._lent + self._opening < self._size:
+            self._opening += 1
+            self._begun += 1
+            name = "trien-store-connect"
+            threading.Thread(target=self._open, args=(self._begun,), name=name, daemon=True).start()
+
+    def _offer(self, connection: Connection) -> None:
+        """Gives a connection to who waits longest, so that nobody starves. The mutex is held."""
+        if self._waiting:
+            self._lent += 1
+            self._waiting.popleft().serve(connection)
+        else:
+            self._free.append(connection)
+
+    def _refuse(self, refusal: StoreUnavailable, begun: int) -> None:
+        """Refuses who waited already when that many openings had begun. The mutex is held."""
+        refused = [waiter for waiter in self._waiting if waiter.begun < begun]
+        for waiter in refused:
+            self._waiting.remove(waiter)
+            waiter.refuse(refusal)
 
     def _open(self, number: int) -> None:
+        connection: Connection | None = None
+        failure = StoreUnavailable("The database is closed.")
         try:
             connection = self._open_one()
         except StoreUnavailable as error:
@@ -115,32 +138,45 @@ class Pool:
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
             failure = StoreUnavailable(f"The database cannot be used now: {type(error).__name__}.")
             failure.__cause__ = error
-        else:
-            with self._changed:
-                self._opening -= 1
-                if not self._closed:
-                    self._free.append(connection)
-                self._changed.notify_all()
-                if not self._closed:
-                    return
-            connection.close()
-            return
-        with self._changed:
+        with self._mutex:
             self._opening -= 1
-            self._last_failed = max(self._last_failed, number)
-            self._failure = failure
-            self._changed.notify_all()
+            if connection is not None and not self._closed:
+                self._offer(connection)
+                return
+            self._refuse(failure, number)
+            self._open_more()
+            self._idle.notify_all()
+        if connection is not None:
+            connection.close()
 
     def _give_back(self, connection: Connection, *, keep: bool = True) -> None:
         keep = keep and not connection.closed and connection.info.transaction_status is TransactionStatus.IDLE
-        with self._changed:
+        with self._mutex:
             self._lent -= 1
             keep = keep and not self._closed
             if keep:
-                self._free.append(connection)
-            self._changed.notify_all() if self._closed else self._changed.notify()
+                self._offer(connection)
+            else:
+                self._open_more()
+            self._idle.notify_all()
         if not keep:
-            try:
-                connection.close()
-            except psycopg.Error:
-                return
+            connection.close()
+
+
+class _Waiter:
+    """Who waits for a connection; `served` is a lock that is released when there is a connection or a failure."""
+
+    def __init__(self, begun: int) -> None:
+        self.begun = begun
+        self.connection: Connection | None = None
+        self.failure: StoreUnavailable | None = None
+        self.served = threading.Lock()
+        self.served.acquire()
+
+    def serve(self, connection: Connection) -> None:
+        self.connection = connection
+        self.served.release()
+
+    def refuse(self, refusal: StoreUnavailable) -> None:
+        self.failure = refusal
+        self.served.release()
