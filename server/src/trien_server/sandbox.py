@@ -4,11 +4,12 @@ The one place where one-time password secrets lie in clear: in `connection.json`
 curious person can make codes. Never for real documents.
 """
 
+import fcntl
 import json
 import shutil
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import IO, Any
 
 from trien_server import config as configuration
 from trien_server.core.algorithms import KeyType
@@ -37,7 +38,7 @@ _CLIENT = "clients/e-office"
 
 
 class NotASandbox(Exception):  # noqa: N818
-    """The folder holds something else; nothing was touched."""
+    """The folder holds something else, or another process serves it; nothing was touched."""
 
 
 class Sandbox:
@@ -47,7 +48,7 @@ class Sandbox:
         """Makes or opens it, and binds the ports. Raises `NotASandbox`, `HsmUnavailable`, `OSError`."""
         self._directory = directory.absolute()
         self._connection = self._directory / CONNECTION_NAME
-        self._prepare_folder()
+        self._lock = self._prepare_folder()
         self._connection.unlink(missing_ok=True)
         population = self._directory / _POPULATION
         if not population.exists():
@@ -91,19 +92,33 @@ class Sandbox:
         """Stops serving; `connection.json` goes first, so that nobody connects to a server that ends."""
         self._connection.unlink(missing_ok=True)
         self.server.stop()
+        self._lock.close()
 
-    def _prepare_folder(self) -> None:
+    def _prepare_folder(self) -> IO[str]:
+        """Takes the folder, empty or a sandbox, for this process alone; returns what holds it while it is open."""
         marker = self._directory / _MARKER
         for name in (".", _MARKER, CONFIG_NAME, _POPULATION, "token-pin", "tls", "token", "signing-ca"):
             require_own(self._directory / name)
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not marker.exists() and any(self._directory.iterdir()):
             raise NotASandbox(f"{self._directory} is not empty and no sandbox: choose another folder.")
-        if marker.exists() and not (self._directory / _POPULATION).exists():
+        lock = marker.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise NotASandbox(
+                f"A sandbox already runs in {self._directory}: use it, or choose another folder."
+            ) from None
+        if not (self._directory / _POPULATION).exists():
             # What an interrupted start left half made.
             for path in self._directory.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        marker.write_text(WARNING + "\n")
+                if path != marker:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        lock.truncate(0)
+        lock.write(WARNING + "\n")
+        lock.flush()
+        return lock
 
     def _make(self, log_format: str) -> None:
         loaded = initialize(
