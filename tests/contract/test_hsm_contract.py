@@ -309,6 +309,23 @@ def test_a_wrapped_key_is_unwrapped_once_for_all_who_use_it_at_the_same_time(sub
     assert subject.unwrappings == 10
 
 
+def test_all_who_wait_for_a_key_that_does_not_unwrap_learn_it(subject: Subject) -> None:
+    key = subject.wrapped[KeyType.EC_P256]
+    begin = Barrier(8)
+
+    def work(number: int) -> int:
+        begin.wait(10)
+        with pytest.raises(KeyMismatch):
+            subject.hsm.prepare(replace(key, wrapped_key=bytes(80)))
+        subject.hsm.prepare(key)
+        return 1
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(work, range(8))) == 8
+    assert subject.unwrappings == 1
+    assert subject.hsm.ready()
+
+
 def test_a_key_is_found_only_by_its_own_id_with_its_own_public_key(subject: Subject) -> None:
     p256, rsa_key = subject.keys[KeyType.EC_P256], subject.keys[KeyType.RSA_2048]
     wrong = [

@@ -12,6 +12,7 @@ import pytest
 from pkcs11 import Attribute, Mechanism, MechanismFlag, Session
 from pkcs11 import KeyType as TokenKeyType
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid
+from tests.integration.hsm.scripted_module import scripted_module
 from tests.support.softhsm import LABEL, MODULE, PIN, SO_PIN, SoftHsmToken, copy_token, open_token
 
 from trien_server.core.algorithms import KeyType
@@ -172,6 +173,45 @@ def test_the_security_officers_pin_makes_the_wrapping_key_a_trusted_one(
     hsm.close()
     assert len(findings) == (1 if so_pin is None else 0)
     assert all("not marked as trusted" in finding for finding in findings)
+
+
+@pytest.mark.parametrize("code", [0x12, 0x13, 0xD1], ids=["TYPE_INVALID", "VALUE_INVALID", "INCONSISTENT"])
+def test_a_module_that_knows_no_templates_gets_a_wrapping_key_without_and_the_findings_tell(
+    blank: SoftHsmToken, code: int
+) -> None:
+    make()
+    destroy(WRAPPING_KEY)()
+    with scripted_module() as script:
+        script.answer("C_GenerateKey", code, times=1)
+        assert make() == (WRAPPING_KEY,)
+        assert script.calls["C_GenerateKey"] == 2
+    hsm = blank.open()
+    said = " ".join(hsm.wrapping_findings())
+    assert hsm.generate_wrapped_key_pair(KeyType.EC_P256).wrapped_key
+    hsm.close()
+    for part in (
+        "extractable (CKA_UNWRAP_TEMPLATE)",
+        "not sensitive (CKA_UNWRAP_TEMPLATE)",
+        "AES_KEY_WRAP (CKA_ALLOWED",
+    ):
+        assert part in said
+    assert "can be changed" not in said
+
+
+@pytest.mark.parametrize("function", ["C_GenerateKey", "C_CopyObject"])
+def test_a_token_that_lets_the_security_officer_make_no_key_gets_one_of_the_user(
+    blank: SoftHsmToken, function: str
+) -> None:
+    make()
+    destroy(WRAPPING_KEY)()
+    with scripted_module() as script:
+        script.answer(function, 0x10, times=1)
+        assert provision(module_path=MODULE, token_label=LABEL, pin=PIN, so_pin=SO_PIN) == (WRAPPING_KEY,)
+    with logged_in() as session:
+        (key,) = find_objects(session, {Attribute.LABEL: WRAPPING_KEY})
+        assert not key[Attribute.TRUSTED]
+        assert not key[Attribute.COPYABLE]
+        assert find_objects(session, {Attribute.TOKEN: False}) == []
 
 
 @pytest.mark.promise("P4")

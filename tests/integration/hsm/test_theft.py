@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from pkcs11 import Attribute, Mechanism, MechanismFlag, ObjectClass, Session, _pkcs11
+from pkcs11 import KDF, Attribute, Mechanism, MechanismFlag, ObjectClass, Session, _pkcs11
 from pkcs11 import KeyType as TokenKeyType
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid, FunctionFailed, PKCS11Error
 from pkcs11.util.ec import encode_named_curve_parameters
@@ -53,7 +53,7 @@ class Thief:
     def attempt(self, kind: str, name: object, act: Callable[[], object]) -> Any:
         try:
             result = act()
-        except (PKCS11Error, AttributeError):
+        except PKCS11Error:
             self.refused[kind] += 1
             return None
         self.allowed.append(f"{kind}: {name}")
@@ -191,6 +191,19 @@ def attack_wrapping_key(of: Thief) -> None:
     assert of.read(of.wrapping_key) == []
 
 
+def derive(of: Thief, handle: int) -> bytes:
+    """Computes the shared secret of a key and a point of the thief's choice."""
+    point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
+    shared = AnyUse(of.session, handle, TokenKeyType.EC).derive_key(
+        TokenKeyType.GENERIC_SECRET,
+        256,
+        mechanism=Mechanism.ECDH1_DERIVE,
+        mechanism_param=(KDF.NULL, None, b"\x04" + point.x.to_bytes(32) + point.y.to_bytes(32)),
+        template={Attribute.EXTRACTABLE: True, Attribute.SENSITIVE: False},
+    )
+    return bytes(shared[Attribute.VALUE])
+
+
 def attack_unwrapped_key(of: Thief) -> None:
     """Unwraps as is right, and then weakens, copies, wraps and reads."""
     handle = of.unwrap({})
@@ -212,20 +225,7 @@ def attack_unwrapped_key(of: Thief) -> None:
     for wrapping in (own.handle, of.wrapping_key):
         of.attempt("wrap a key", wrapping, lambda w=wrapping: of.calls.wrap_key(of.session, PAD, w, handle))
     if of.base[Attribute.KEY_TYPE] == TokenKeyType.EC:
-        point = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
-        shared = b"\x04" + point.x.to_bytes(32) + point.y.to_bytes(32)
-        key = AnyUse(of.session, handle, TokenKeyType.EC)
-        of.attempt(
-            "derive from a key",
-            "ECDH",
-            lambda: key.derive_key(
-                TokenKeyType.GENERIC_SECRET,
-                256,
-                mechanism=Mechanism.ECDH1_DERIVE,
-                mechanism_param=(1, None, shared),
-                template={Attribute.EXTRACTABLE: True, Attribute.SENSITIVE: False},
-            ),
-        )
+        of.attempt("derive from a key", "ECDH", lambda: derive(of, handle))
     assert of.read(handle) == []
 
 
@@ -366,9 +366,14 @@ def test_without_its_template_the_wrapping_key_gives_keys_away_and_the_findings_
             }
         )
         assert encode_public_key(imported) == pair.public_key
+        assert len(derive(of, of.unwrap({Attribute.DERIVE: True}))) == 32
         attack_unwrapping(of)
         attack_wrapping_key(of)
         assert len(of.allowed) >= 20
+        assert not any(allowed.startswith("use the wrapping key") for allowed in of.allowed)
+        decrypting = of.calls.copy_object(session, handle, {Attribute.DECRYPT: True})
+        key = AnyUse(session, decrypting, TokenKeyType.AES)
+        assert len(key.decrypt(pair.wrapped_key, mechanism=Mechanism.AES_ECB)) == 80
     said = "\n".join(findings)
     for part in (
         "not marked as trusted",

@@ -13,7 +13,7 @@ from trien_server.core.algorithms import KeyType
 from trien_server.hsm.calls import Template
 from trien_server.hsm.keys import generate_key_pair_to_wrap
 from trien_server.hsm.sessions import TokenSession
-from trien_server.hsm.wrapping import UNWRAP_TEMPLATE, Wrapping, is_trusted, wrapping_key_template
+from trien_server.hsm.wrapping import UNWRAP_TEMPLATE, Wrapping, is_changeable, is_trusted, wrapping_key_template
 
 _WEAKER: Final[tuple[tuple[str, Template], ...]] = (
     ("extractable", {Attribute.EXTRACTABLE: True}),
@@ -59,7 +59,7 @@ class _Attempts:
                 "The wrapping key is not marked as trusted (CKA_TRUSTED), so for the moment until a new key is wrapped "
                 "another key could wrap it too: provision a token with the security officer's PIN."
             )
-        if self._wrapping_key[Attribute.MODIFIABLE]:
+        if is_changeable(self._wrapping_key):
             yield "The wrapping key can be changed (CKA_MODIFIABLE)."
         with self._key_pair(trusted=self._trusted) as private:
             wrapped = self._wrap(self._mechanism, self._wrapping_key.handle, private)

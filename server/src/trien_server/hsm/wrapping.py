@@ -16,7 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11 import Attribute, Mechanism, ObjectClass, Session, _pkcs11
-from pkcs11.exceptions import PKCS11Error, WrappedKeyInvalid, WrappedKeyLenRange
+from pkcs11.exceptions import (
+    AttributeSensitive,
+    AttributeTypeInvalid,
+    FunctionFailed,
+    PKCS11Error,
+    WrappedKeyInvalid,
+    WrappedKeyLenRange,
+)
 
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
 from trien_server.core.ports import KeyMismatch, KeyReference, WrappedKeyPair, WrappingNotSupported
@@ -203,10 +210,19 @@ def _prove(key: UnwrappedKey, key_type: KeyType, public_key: bytes) -> None:
 
 def is_trusted(wrapping_key: Any) -> bool:
     """Tells whether the wrapping key has CKA_TRUSTED, which only the security officer gives."""
+    return _shown(wrapping_key, Attribute.TRUSTED, default=False)
+
+
+def is_changeable(wrapping_key: Any) -> bool:
+    """Tells whether the wrapping key's attributes may be changed (CKA_MODIFIABLE)."""
+    return _shown(wrapping_key, Attribute.MODIFIABLE, default=True)
+
+
+def _shown(item: Any, name: Attribute, *, default: bool) -> bool:
     try:
-        return bool(wrapping_key[Attribute.TRUSTED])
-    except PKCS11Error:
-        return False
+        return bool(item[name])
+    except (AttributeTypeInvalid, AttributeSensitive, FunctionFailed):
+        return default
 
 
 def wrapping_key_template(object_id: bytes) -> dict[int, Any]:
