@@ -244,24 +244,27 @@ def _two_phases(provoker: Provoker, person: Person) -> bytes:
 
 def _break_and_provoke(provoker: Provoker, administrator: Administrator, installation: Installation) -> None:
     """Failures that nobody foresees: rows edited, and a table taken away, while requests carry secrets."""
-    first = administrator.create_person("canary-broken")
+    edits = {
+        "edited": "UPDATE signers SET display_name = 'another' WHERE name = ?",
+        "undecodable": "UPDATE signers SET display_name = CAST(x'ff' AS TEXT) WHERE name = ?",
+        "emptied": "UPDATE keys SET public_key = x'' WHERE name = replace(?, 'signers/', 'keys/')",
+    }
+    people = {edit: administrator.create_person(f"canary-{edit}") for edit in [*edits, "last"]}
+    for edit, statement in edits.items():
+        _alter(installation, statement, people[edit].name)
+        request = request_of(people[edit])
+        provoker.evidence.secrets[f"a code that met a row that was {edit}"] = request.one_time_password.code.encode()
+        provoker.sign(request)
+    _alter(installation, "ALTER TABLE approvals RENAME TO away")
+    request = request_of(people["last"])
+    provoker.evidence.secrets["a code that met no table"] = request.one_time_password.code.encode()
+    provoker.sign(request, timeout=10)
+
+
+def _alter(installation: Installation, statement: str, *parameters: str) -> None:
     with closing(sqlite3.connect(installation.database, timeout=10)) as database:
-        database.execute("UPDATE signers SET display_name = 'another' WHERE name = ?", (first.name,))
+        database.execute(statement, parameters)
         database.commit()
-    edited = request_of(first)
-    provoker.evidence.secrets["a code that met an edited row"] = edited.one_time_password.code.encode()
-    provoker.sign(edited)
-    second = administrator.create_person("canary-broken-2")
-    with closing(sqlite3.connect(installation.database, timeout=10)) as database:
-        database.execute("ALTER TABLE approvals RENAME TO away")
-        database.commit()
-    lost = request_of(second)
-    provoker.evidence.secrets["a code that met no table"] = lost.one_time_password.code.encode()
-    provoker.sign(lost, timeout=10)
-    with closing(sqlite3.connect(installation.database, timeout=10)) as database:
-        database.execute("ALTER TABLE away RENAME TO approvals")
-        database.commit()
-    provoker.sign(lost)
 
 
 def _take_in_files(evidence: Evidence, directory: Path, when: str) -> int:
@@ -283,17 +286,20 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
             provoker = Provoker(installation, gathered)
             with provoker.client:
                 _treat(provoker, administrator, installation)
-                _break_and_provoke(provoker, administrator, installation)
         assert installation.process is not None
         process = Path("/proc") / str(installation.process.pid)
         for name in ("cmdline", "environ"):
             gathered.add(f"the process's {name}", (process / name).read_bytes())
         assert _take_in_files(gathered, installation.directory, "running") >= 20
-        installation.kill()
-        _take_in_files(gathered, installation.directory, "killed")
-        installation.start()
         assert installation.stop() == 0
         _take_in_files(gathered, installation.directory, "stopped")
+        installation.start()
+        with Administrator(installation) as administrator:
+            provoker = Provoker(installation, gathered)
+            with provoker.client:
+                _break_and_provoke(provoker, administrator, installation)
+        installation.kill()
+        _take_in_files(gathered, installation.directory, "killed")
         gathered.add("the log", installation.log_path.read_bytes())
     return gathered
 

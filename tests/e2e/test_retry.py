@@ -260,7 +260,7 @@ def test_kill_9_under_load_loses_no_promise(
             f"{completed} completed after their lease, {repeated} repeated, lost answers {dict(lost)}"
         )
     assert rounds == planned
-    assert answers >= planned * CALLERS
+    assert answers >= planned * 3
     assert lost.total() >= planned
     assert repeated >= CALLERS
 
