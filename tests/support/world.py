@@ -2,14 +2,17 @@
 
 import hashlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import pyotp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from tests.fakes.clock import ManualClock
 from tests.fakes.hsm import MemoryHsm
 from tests.fakes.store import MemoryStore
@@ -326,14 +329,15 @@ def data_items(*data: bytes) -> list[Item]:
     return [DataItem(data=one) for one in data]
 
 
-def _issue(ca: PrivateCa, request: bytes, clock: ManualClock) -> bytes:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+def issue(request: bytes, clock: ManualClock, *extensions: x509.ExtensionType) -> bytes:
+    """Returns a certificate (DER) of the test CA for a request, valid from a day before to thirty days after now."""
+    return _issue(_ca(), request, clock, extensions)
 
+
+def _issue(ca: PrivateCa, request: bytes, clock: ManualClock, extensions: Sequence[x509.ExtensionType] = ()) -> bytes:
     parsed = x509.load_der_x509_csr(request)
     issuer = x509.load_pem_x509_certificate(ca.identity.certificate)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(parsed.subject)
         .issuer_name(issuer.subject)
@@ -341,6 +345,9 @@ def _issue(ca: PrivateCa, request: bytes, clock: ManualClock) -> bytes:
         .serial_number(x509.random_serial_number())
         .not_valid_before(clock.now() - timedelta(days=1))
         .not_valid_after(clock.now() + timedelta(days=30))
-        .sign(load_pem_private_key(ca.identity.private_key, None), hashes.SHA256())  # type: ignore[arg-type]
     )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=True)
+    key = load_pem_private_key(ca.identity.private_key, None)
+    certificate = builder.sign(key, hashes.SHA256())  # type: ignore[arg-type]
     return certificate.public_bytes(Encoding.DER)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from tests.support.world import AGENCY, CHAIR, CLERK, OFFICE, OPERATOR, P256, SEAL, World, digests
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from tests.support.world import AGENCY, CHAIR, CLERK, OFFICE, OPERATOR, P256, SEAL, World, digests, issue
 
 from trien_server.core import errors
 from trien_server.core.algorithms import KeyType
@@ -68,6 +70,29 @@ def test_a_credential_has_to_fit_its_key_and_its_signer(world: World) -> None:
             ),
         )
         assert refusal.metadata["field"] == field
+
+
+def test_a_certificate_for_something_else_makes_no_credential(world: World) -> None:
+    world._add_key("keys/free", KeyType.EC_P256)
+    request = world.use.generate_signing_request(OPERATOR, key="keys/free", signer=CHAIR, deadline=world.deadline())
+    usage = x509.KeyUsage(*[False] * 2, *[True], *[False] * 6)
+    wrong: list[x509.ExtensionType] = [
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.OCSP_SIGNING]),
+        usage,
+    ]
+    for extension in wrong:
+        chain = (issue(request, world.clock, extension),)
+        new = new_credential(world, key="keys/free", certificate_chain=chain)
+        refusal = refused(
+            world,
+            errors.InvalidArgument,
+            lambda new=new: world.use.create_credential(OPERATOR, new, world.deadline()),
+        )
+        assert "key usage" in refusal.message
+    good = (issue(request, world.clock, x509.ExtendedKeyUsage([x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")])),)
+    new = new_credential(world, key="keys/free", certificate_chain=good)
+    assert world.use.create_credential(OPERATOR, new, world.deadline()).credential.name == new.name
 
 
 def test_a_persons_credential_is_activated_by_that_person_alone(world: World) -> None:
