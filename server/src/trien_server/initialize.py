@@ -1,6 +1,7 @@
 """Makes an installation: `trien-server init` and the sandbox."""
 
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -55,6 +56,8 @@ def initialize(
     Raises `AlreadyExists` when the installation is there, `HsmUnavailable`, `NotProvisioned`, `OSError`.
     """
     _require_new(directory)
+    if token is None:
+        find_softhsm_module()  # before anything is made
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
     chosen = token or _softhsm_token(directory)
@@ -105,7 +108,10 @@ def _require_new(directory: Path) -> None:
     finally:
         store.close()
     if found is not None:
-        raise AlreadyExists(f"{directory} holds an installation; nothing was changed.")
+        raise AlreadyExists(
+            f"An installation exists in {directory}, and nothing was changed. "
+            f"Start it with `trien-server run --config {path}`, or give another folder with --dir."
+        )
 
 
 def _softhsm_token(directory: Path) -> TokenChoice:
@@ -177,26 +183,26 @@ def _config_text(
         "# Relative paths start from this file's folder.",
         "",
         "[service]",
-        f"name = {_quoted(service_name)}",
+        f"name = {toml_value(service_name)}",
         "",
         "[server]",
-        f"token_address = {_quoted(token_address)}",
-        f"certificate_address = {_quoted(certificate_address)}",
+        f"token_address = {toml_value(token_address)}",
+        f"certificate_address = {toml_value(certificate_address)}",
         'tls_certificate_file = "tls/server.pem"',
         'tls_key_file = "tls/server.key"',
         'client_ca_file = "tls/ca.pem"',
         "",
         "[token]",
-        f"module = {_quoted(str(token.module))}",
-        f"label = {_quoted(token.label)}",
-        f"pin_file = {_quoted(str(pin_file))}",
+        f"module = {toml_value(str(token.module))}",
+        f"label = {toml_value(token.label)}",
+        f"pin_file = {toml_value(str(pin_file))}",
     ]
     if softhsm:
         lines.append('softhsm_configuration_file = "token/softhsm2.conf"')
-    lines += ["", "[store]", 'url = "sqlite:///trien.db"', "", "[log]", f"format = {_quoted(log_format)}", ""]
+    lines += ["", "[store]", 'url = "sqlite:///trien.db"', "", "[log]", f"format = {toml_value(log_format)}", ""]
     return "\n".join(lines)
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def toml_value(value: str | bool | int | float) -> str:
+    """Returns a value as TOML writes it (TOML 1.0; a JSON string is a basic string but for U+007F)."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

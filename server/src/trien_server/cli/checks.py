@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from trien_server.config import BadConfiguration, Config
-from trien_server.core.errors import Refusal
+from trien_server.core.errors import AlreadyExists, Refusal
 from trien_server.host.files import read_secret
 from trien_server.hsm import NotProvisioned, PinRejected
 from trien_server.sandbox import NotASandbox
@@ -17,10 +18,12 @@ from trien_server.store.schema import SchemaMismatch, SchemaVerdict, schema_stat
 def explain(fault: BaseException) -> str | None:
     """Returns one clear line for what a start can fail on, or None for a defect."""
     match fault:
-        case NotASandbox() | NotThisInstallation() | SchemaMismatch() | BadConfiguration() | OSError():
+        case NotASandbox() | NotThisInstallation() | SchemaMismatch() | BadConfiguration() | AlreadyExists():
             return str(fault)
+        case OSError():
+            return _words(fault)
         case PinRejected():
-            return f"The token refused the PIN: {fault}. Check the PIN file before the next start: tokens lock."
+            return f"{fault} Check the PIN file before the next start: tokens lock."
         case NotProvisioned():
             return f"{fault} `trien-server init` makes the installation's keys."
         case Refusal():
@@ -35,36 +38,98 @@ def is_pin_refused(fault: BaseException) -> bool:
 
 def findings(config: Config) -> list[str]:
     """Returns what would keep a server from starting with this configuration, a line each."""
-    found: list[str] = []
-    if not config.token.module.is_file():
-        found.append(f"token.module: {config.token.module} does not exist (SoftHSM: apt install softhsm2)")
-    for key, path in (("token.pin_file", config.token.pin_file), ("server.tls_key_file", config.server.tls_key_file)):
-        found += _secret_findings(key, path)
-    for key, path in (
-        ("server.tls_certificate_file", config.server.tls_certificate_file),
-        ("server.client_ca_file", config.server.client_ca_file),
-    ):
-        found += _certificate_findings(key, path)
+    found = file_findings(config)
+    for key, path in _certificate_files(config):
+        found += _validity_findings(key, path)
+    return found + _store_findings(config.store.url)
+
+
+def file_findings(config: Config) -> list[str]:
+    """Returns which of the files that the configuration names are missing or cannot be used, a line each."""
+    found = [f"token.module: {fault}" for fault in module_faults(config.token.module)]
+    found += [f"token.pin_file: {fault}" for fault in pin_faults(config.token.pin_file)]
     softhsm = config.token.softhsm_configuration_file
     if softhsm is not None and not softhsm.is_file():
         found.append(f"token.softhsm_configuration_file: {softhsm} does not exist")
-    found += _store_findings(config.store.url)
-    return found
+    for key, path in _certificate_files(config):
+        found += [f"{key}: {fault}" for fault in _certificate_faults(path)]
+    return found + _tls_key_findings(config)
 
 
-def _secret_findings(key: str, path: Path) -> list[str]:
+def module_faults(path: Path) -> list[str]:
+    """Returns why this cannot be a PKCS#11 module's path."""
     try:
-        read_secret(path)
+        if path.is_file():
+            return []
     except OSError as fault:
-        return [f"{key}: {fault}"]
+        return [_words(fault)]
+    advice = " (SoftHSM: apt install softhsm2)" if "softhsm" in path.name else ""
+    return [f"{path} does not exist{advice}"]
+
+
+def pin_faults(path: Path) -> list[str]:
+    """Returns why there is no PIN to be read in a file."""
+    try:
+        return [] if read_secret(path).reveal() else [f"{path} is empty"]
+    except OSError as fault:
+        return [_words(fault)]
+
+
+def _words(fault: OSError) -> str:
+    """Returns what the operating system means, without its numbers."""
+    if isinstance(fault, FileNotFoundError) and fault.filename is not None:
+        return f"{fault.filename} does not exist"
+    if fault.filename is not None and fault.strerror is not None:
+        return f"{fault.filename}: {fault.strerror}"
+    return str(fault)
+
+
+def _certificate_files(config: Config) -> tuple[tuple[str, Path], ...]:
+    return (
+        ("server.tls_certificate_file", config.server.tls_certificate_file),
+        ("server.client_ca_file", config.server.client_ca_file),
+    )
+
+
+def _certificate_faults(path: Path) -> list[str]:
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as fault:
+        return [_words(fault)]
+    except ValueError:
+        return [f"{path} holds no certificate in PEM"]
     return []
 
 
-def _certificate_findings(key: str, path: Path) -> list[str]:
+def _tls_key_findings(config: Config) -> list[str]:
+    """Returns why the TLS key cannot be used; of a key that does not fit, gRPC says only that the port is not there."""
+    path = config.server.tls_key_file
+    try:
+        private_key = load_pem_private_key(read_secret(path).reveal(), None)
+    except OSError as fault:
+        return [f"server.tls_key_file: {_words(fault)}"]
+    except (ValueError, TypeError):
+        return [f"server.tls_key_file: {path} holds no private key in PEM without a password"]
+    try:
+        certificates = x509.load_pem_x509_certificates(config.server.tls_certificate_file.read_bytes())
+    except (OSError, ValueError):
+        return []  # told already
+    kept, named = (
+        key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        for key in (private_key.public_key(), certificates[0].public_key())
+    )
+    if kept != named:
+        return [
+            f"server.tls_key_file: {path} is not the key of the certificate in {config.server.tls_certificate_file}"
+        ]
+    return []
+
+
+def _validity_findings(key: str, path: Path) -> list[str]:
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as fault:
-        return [f"{key}: {fault}"]
+    except (OSError, ValueError):
+        return []  # told already
     now = datetime.now(UTC)
     return [
         f"{key}: the certificate {certificate.subject.rfc4514_string()} is not valid now"

@@ -13,13 +13,14 @@ import typer
 if TYPE_CHECKING:
     from trien_server.config import LoadedConfig
     from trien_server.host.stop import StopSignal
+    from trien_server.initialize import TokenChoice
 
 app = typer.Typer(
     name="trien-server",
-    help="Remote signing server: keys stay in an HSM, every signature is authorized by a one-time password.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_app = typer.Typer(help="Show and check the configuration.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
@@ -37,7 +38,26 @@ SetOption = Annotated[
 
 def main() -> None:
     """Runs the command line."""
+    # gRPC writes lines of its own amid the log; what matters is said in ours. An operator may set it to see them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"trien-server {version('trien-server')}")
+        raise typer.Exit
+
+
+@app.callback()
+def trien_server(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Remote signing server: keys stay in an HSM, every signature is authorized by a one-time password."""
 
 
 def _load(path: Path | None, overrides: list[str] | None) -> "LoadedConfig":
@@ -47,9 +67,16 @@ def _load(path: Path | None, overrides: list[str] | None) -> "LoadedConfig":
     try:
         return configuration.load(chosen, environment=os.environ, overrides=overrides or [])
     except configuration.BadConfiguration as fault:
-        typer.echo(f"The configuration cannot be used:\n{fault}", err=True)
+        # Who has no file and set nothing else has made no mistake in a value: that all are missing would say nothing.
+        if chosen is not None or overrides or any(name.startswith("TRIEN_") and "__" in name for name in os.environ):
+            typer.echo(f"The configuration cannot be used:\n{fault}", err=True)
         if chosen is None:
-            typer.echo("No configuration file was found; `trien-server init --dir DIR` makes one.", err=True)
+            places = " or ".join(str(place) for place in _PLACES)
+            typer.echo(
+                f"There is no configuration file {places}: name one with --config FILE, "
+                "or make one with `trien-server init --dir DIR`.",
+                err=True,
+            )
         raise typer.Exit(2) from None
 
 
@@ -63,8 +90,10 @@ def init(
     token_label: Annotated[str | None, typer.Option("--token-label", help="The existing token's label.")] = None,
     pin_file: Annotated[Path | None, typer.Option("--pin-file", help="A file with the existing token's PIN.")] = None,
 ) -> None:
-    """Make an installation: token keys, database, private CA for TLS, first operators, configuration.
+    """Make an installation: keys, database, CA, configuration.
 
+    That is: the installation's keys on the token, the database, a private CA with the server's TLS certificate and two
+    operators' certificates, and DIR/trien.toml. Without --host the server can be reached from this machine alone.
     Without --module it makes a SoftHSM token, which keeps keys in files: for development and tests only.
 
     \b
@@ -80,6 +109,7 @@ def init(
             typer.echo("An existing token needs all of --module, --token-label and --pin-file.", err=True)
             raise typer.Exit(2)
         token = TokenChoice(module=module.absolute(), label=token_label, pin_file=pin_file.absolute())
+        _require_token_files(token)
     hosts = [*(host or []), "localhost", "127.0.0.1", "::1"]
     with _explained():
         initialize(
@@ -97,17 +127,36 @@ def init(
     typer.echo(f"  operators      {directory / 'operators'}   (give each person one certificate and key, then remove)")
     if token is None:
         typer.echo("  token          SoftHSM: keys are kept in files, for development and tests only")
+    if not host:
+        typer.echo("  reached from   this machine alone: without --host the server listens on 127.0.0.1, and its")
+        typer.echo("                 certificate names only localhost, 127.0.0.1 and ::1")
     typer.echo(f"Start it: trien-server run --config {directory / CONFIG_NAME}")
+
+
+def _require_token_files(token: "TokenChoice") -> None:
+    """Ends the command before anything is made when the existing token could not be used."""
+    from trien_server.cli.checks import module_faults, pin_faults
+
+    faults = [f"--module {fault}" for fault in module_faults(token.module)]
+    faults += [f"--pin-file {fault}" for fault in pin_faults(token.pin_file)]
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        raise typer.Exit(2)
 
 
 @app.command()
 def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is at work and end.
+    """Serve until SIGTERM or SIGINT.
 
-    With server.workers above 1, a supervisor keeps so many processes on the same ports and replaces those that die or
-    hang. The schema of the database is never changed here: `trien-server migrate` does that.
+    Then it finishes what is at work, and ends. With server.workers above 1, a supervisor keeps so many processes on the
+    same ports and replaces those that die or hang. The schema of the database is never changed here: `trien-server
+    migrate` does that.
     """
     loaded = _load(config, overrides)
+    from trien_server.cli.checks import file_findings
+
+    _require_none(file_findings(loaded.config))
     if loaded.config.server.workers > 1:
         with _explained():
             from trien_server.cli.supervise import supervise
@@ -143,9 +192,10 @@ def sandbox(
         str, typer.Option("--certificate-address", help="Where callers with client certificates connect.")
     ] = "127.0.0.1:0",
 ) -> None:
-    """Serve a disposable instance with people, keys and credentials to try. Never for real documents.
+    """Serve a disposable instance with people and keys to try.
 
-    Everything needed to connect, one-time password secrets included, is in DIR/connection.json.
+    Never for real documents. Everything needed to connect, one-time password secrets included, is in
+    DIR/connection.json.
 
     \b
     Example:
@@ -170,7 +220,10 @@ def sandbox(
 
 @app.command()
 def migrate(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Bring the database to this server's schema. Make a backup first."""
+    """Bring the database to this server's schema.
+
+    Stop the server and make a backup first.
+    """
     loaded = _load(config, overrides)
     with _explained():
         from trien_server.store.schema import migrate as migrate_store
@@ -184,27 +237,38 @@ def migrate(config: ConfigOption = None, overrides: SetOption = None) -> None:
 
 @config_app.command("show")
 def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Print every value in force and where it comes from."""
+    """Print every value in force and where it comes from.
+
+    What it prints is TOML; what is not set is a comment.
+    """
+    from trien_server.initialize import toml_value
+
     loaded = _load(config, overrides)
     for section, values in loaded.config.model_dump(mode="json").items():
         typer.echo(f"[{section}]")
         for key, value in values.items():
             source = loaded.sources.get(f"{section}.{key}", "default")
-            typer.echo(f"{key} = {value!r}  # {source}")
+            typer.echo(f"# {key} =  # {source}" if value is None else f"{key} = {toml_value(value)}  # {source}")
 
 
 @config_app.command("check")
 def config_check(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Check the configuration and the files that it names, without starting anything. Exit code 1 for findings."""
+    """Check the configuration and the files that it names.
+
+    Nothing is started, and the token is not asked. Exit code 1 when something was found.
+    """
     loaded = _load(config, overrides)
     from trien_server.cli.checks import findings
 
-    found = findings(loaded.config)
-    for finding in found:
-        typer.echo(finding, err=True)
-    if found:
-        raise typer.Exit(1)
+    _require_none(findings(loaded.config))
     typer.echo("The configuration can be used.")
+
+
+def _require_none(findings: list[str]) -> None:
+    for finding in findings:
+        typer.echo(finding, err=True)
+    if findings:
+        raise typer.Exit(1)
 
 
 def _stop_signal() -> "StopSignal":
