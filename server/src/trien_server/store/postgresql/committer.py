@@ -2,8 +2,7 @@
 
 Each work has a transaction and a connection of its own; PostgreSQL flushes the commits that come at the same time
 together. Transactions run side by side under PostgreSQL's serializable isolation. One that lost too often to
-others runs alone: it takes a lock that all the others share, so that it cannot lose again. While many lose, all run
-alone: PostgreSQL watches pages of indexes, so in young, small tables strangers are in each other's way.
+others runs alone: it takes a lock that all the others share, so that it cannot lose again.
 """
 
 import threading
@@ -24,9 +23,6 @@ from trien_server.store.postgresql.snapshot import PostgresqlTransaction, refusa
 T = TypeVar("T")
 
 _TRIES_TOGETHER = 2
-_MEMORY, _CROWDED = 0.05, 0.2
-"""How much one try counts in the share of tries that were lost, and the share from which on all run alone."""
-
 _TOGETHER, _ALONE = "ROW EXCLUSIVE", "EXCLUSIVE"
 _ANSWER_SECONDS = 0.05
 """The server's own waiting ends that much before the caller's, so that the connection survives."""
@@ -67,7 +63,6 @@ class Committer:
         self._lineage = lineage
         self._mutex = threading.Lock()
         self._thread = threading.local()
-        self._lost_share = 0.0
         self._counts = {"commits": 0, "conflicts": 0, "alone": 0, "looked_up": 0}
 
     @property
@@ -82,19 +77,19 @@ class Committer:
         deadline = monotonic() + timeout
         conflicts = 0
         while monotonic() < deadline:
-            alone = conflicts >= _TRIES_TOGETHER or self._lost_share > _CROWDED
+            alone = conflicts >= _TRIES_TOGETHER
             try:
                 result, pending = self._run(work, deadline, alone)
             except _RunAgain as again:
                 if isinstance(again.__cause__, psycopg.Error) and is_conflict(again.__cause__):
                     conflicts += 1
-                    self._count("conflicts", lost=1.0)
+                    self._count("conflicts")
                 continue
             if pending is not None:
                 self._look_up(pending, deadline)
             if alone:
                 self._count("alone")
-            self._count("commits", lost=0.0)
+            self._count("commits")
             return result
         raise StoreUnavailable(_NOT_BEGUN)
 
@@ -197,11 +192,9 @@ class Committer:
             sleep(0.02)
         raise StoreUnavailable(_NOT_KNOWN) from pending.error
 
-    def _count(self, what: str, *, lost: float | None = None) -> None:
+    def _count(self, what: str) -> None:
         with self._mutex:
             self._counts[what] += 1
-            if lost is not None:
-                self._lost_share += _MEMORY * (lost - self._lost_share)
 
 
 @dataclass(frozen=True)
