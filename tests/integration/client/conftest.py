@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from tests.documents.producers import libreoffice_document
 from tests.fakes.signing_service import (
     TOKEN,
     CertificateAuthority,
@@ -13,6 +15,7 @@ from tests.fakes.signing_service import (
     FakeSigningService,
     PrivateKey,
 )
+from tests.integration.client.command import URI, Trien
 
 from trien_client import Client, RetryPolicy
 
@@ -69,3 +72,14 @@ def client(server: FakeServer, authority: CertificateAuthority) -> Iterator[Clie
         retries=FAST,
     ) as connected:
         yield connected
+
+
+@pytest.fixture
+def trien(server: FakeServer, tmp_path: Path) -> Trien:
+    (tmp_path / "sandbox").mkdir()
+    return Trien(server.write_connection_file(tmp_path / "sandbox", otpauth_uri=URI))
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    return libreoffice_document(tmp_path / "quyết định.pdf")

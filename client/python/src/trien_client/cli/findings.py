@@ -13,7 +13,7 @@ from trien_client._errors import VerificationError
 from trien_client._items import digest_file
 from trien_client._trust import CertificateTrust
 from trien_client._verification import key_type_of, verify_signature
-from trien_client.cli.outcome import CommandError, plain
+from trien_client.cli.outcome import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,18 +113,14 @@ def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]
     Raises `CommandError` when the file cannot be read as a PDF.
     """
     from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
-    from pyhanko.pdf_utils.misc import PdfError
-    from pyhanko.pdf_utils.reader import PdfFileReader
 
-    from trien_client.cli.pdf import silence_libraries
+    from trien_client.cli.pdf import opened_pdf, plainly, silence_libraries
 
     silence_libraries()
     roots = [asn1_x509.Certificate.load(anchor.public_bytes(Encoding.DER)) for anchor in anchors]
-    with file.open("rb") as source:
-        try:
-            embedded = PdfFileReader(source).embedded_regular_signatures
-        except (PdfError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CommandError(f"{file} cannot be read as a PDF: {error}") from None
+    with opened_pdf(file) as reader:
+        with plainly(file):
+            embedded = reader.embedded_regular_signatures
         return [_finding(signature, roots) for signature in embedded]
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 from pyhanko.pdf_utils.misc import PdfError
@@ -19,6 +21,7 @@ from trien_client._algorithms import SignatureAlgorithm
 from trien_client._client import Client
 from trien_client._items import Item
 from trien_client._resources import SigningResult
+from trien_client.cli.appearance import image_style, text_style
 from trien_client.cli.outcome import CommandError
 from trien_client.cli.password import PasswordSource
 from trien_client.pyhanko import TrienSigner, sign_together
@@ -55,6 +58,11 @@ class PdfOptions:
     """How the signature is made."""
 
     field: str | None
+    """An empty field of the document, or None for the only one, or a new one."""
+    new_field: str | None
+    """A field to make, which is not visible."""
+    appearance: Path | None
+    """The image that a visible field shows; None for who signed and when."""
     reason: str | None
     location: str | None
     pades: bool
@@ -87,16 +95,20 @@ async def _sign(document: Path, signed: BinaryIO, signer: TrienSigner, options: 
     try:
         with document.open("rb") as source:
             writer = IncrementalPdfFileWriter(source)
-            name = options.field or _free_field(writer.prev)
+            name = options.field or options.new_field or _free_field(writer.prev)
+            if options.appearance is None:
+                style = text_style(signer.subject_name or signer.credential, datetime.now().astimezone())
+            else:
+                style = image_style(options.appearance)
             metadata = PdfSignatureMetadata(
                 field_name=name,
                 reason=options.reason,
                 location=options.location,
                 subfilter=SigSeedSubFilter.PADES if options.pades else SigSeedSubFilter.ADOBE_PKCS7_DETACHED,
             )
-            await PdfSigner(metadata, signer).async_sign_pdf(writer, output=signed)
+            await PdfSigner(metadata, signer, stamp_style=style).async_sign_pdf(writer, output=signed)
     except PdfError as error:
-        raise CommandError(f"{document} cannot be read as a PDF: {error}") from None
+        raise CommandError(f"{document} is damaged: {error}") from None
     except SigningError as error:
         raise CommandError(f"{document} cannot be signed: {error}") from None
     return name
@@ -106,6 +118,66 @@ def silence_libraries() -> None:
     """Keeps pyHanko's log, with its tracebacks, off the terminal: what matters is said in one line."""
     for name in ("pyhanko", "pyhanko_certvalidator"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def require_signable(document: Path, options: PdfOptions) -> None:
+    """Raises `CommandError` when the document or its field cannot be signed, before anyone is asked for a password."""
+    silence_libraries()
+    with opened_pdf(document) as reader, plainly(document):
+        fields = {str(name): (value, field) for name, value, field in enumerate_sig_fields(reader)}
+        wanted = options.field
+        if wanted is not None and wanted not in fields:
+            there = f"the PDF has {', '.join(fields)}" if fields else "the PDF has no signature field"
+            raise CommandError(f"{document}: There is no field {wanted}; {there}. --new-field NAME makes one.")
+        if wanted is not None and fields[wanted][0] is not None:
+            raise CommandError(f"{document}: The field {wanted} is signed already.")
+        if options.new_field is not None and options.new_field in fields:
+            raise CommandError(f"{document}: There is a field {options.new_field} already: --field signs in it.")
+        if options.appearance is not None:
+            name = wanted or options.new_field or _free_field(reader)
+            if name not in fields or not _is_visible(fields[name][1].get_object()):
+                raise CommandError(
+                    f"{document}: --appearance needs a field that has a place on a page; {name} has none."
+                    " Say which with --field."
+                )
+            image_style(options.appearance)
+
+
+@contextmanager
+def opened_pdf(document: Path) -> Iterator[PdfFileReader]:
+    """Gives a reader of the document.
+
+    Raises `CommandError` that says in plain words why it cannot be read.
+    """
+    with document.open("rb") as source:
+        start = source.read(1024)
+        if not start:
+            raise CommandError(f"{document} is empty.")
+        if b"%PDF-" not in start:
+            raise CommandError(f"{document} is not a PDF.")
+        with plainly(document):
+            reader = PdfFileReader(source)
+            if reader.encrypted:
+                raise CommandError(f"{document} is protected by a password; remove the protection first.")
+            _ = reader.root["/Pages"]["/Kids"]
+        yield reader
+
+
+@contextmanager
+def plainly(document: Path) -> Iterator[None]:
+    """Turns what a damaged file makes the parser raise into one `CommandError`."""
+    try:
+        yield
+    except (PdfError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise CommandError(f"{document} is cut off or damaged: it cannot be read as a PDF.") from None
+
+
+def _is_visible(field: Any) -> bool:
+    widget = field["/Kids"][0] if "/Rect" not in field and "/Kids" in field else field
+    if "/Rect" not in widget:
+        return False
+    left, bottom, right, top = (float(side) for side in widget["/Rect"])
+    return left != right and bottom != top
 
 
 def _free_field(reader: PdfFileReader) -> str:

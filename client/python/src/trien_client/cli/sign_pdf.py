@@ -14,11 +14,30 @@ from trien_client.cli.results import result_content
 
 if TYPE_CHECKING:
     from trien_client._resources import SigningResult
+    from trien_client.cli.pdf import PdfOptions
 
 _MOST_DOCUMENTS = 200
 
 Field = Annotated[
-    str | None, typer.Option("--field", metavar="NAME", help="The signature field; without it the next free one.")
+    str | None,
+    typer.Option(
+        "--field",
+        metavar="NAME",
+        help="The empty signature field to sign in. Without it the only empty one, or else a new one.",
+    ),
+]
+NewField = Annotated[
+    str | None,
+    typer.Option("--new-field", metavar="NAME", help="Make a new field, which is not visible, and sign in it."),
+]
+Appearance = Annotated[
+    Path | None,
+    typer.Option(
+        "--appearance",
+        metavar="FILE.png",
+        help="What a visible field shows: an image, for example of the handwritten signature, as large as the field"
+        " allows. Without it the field says who signed and when.",
+    ),
 ]
 Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why it is signed, as readers show it.")]
 Location = Annotated[
@@ -33,6 +52,8 @@ def pdf(
     signed: Annotated[Path, typer.Argument(metavar="OUT", help="The signed PDF.")],
     credential: options.CredentialName,
     field: Field = None,
+    new_field: NewField = None,
+    appearance: Appearance = None,
     reason: Reason = None,
     location: Location = None,
     pades: Pades = True,
@@ -58,18 +79,25 @@ def pdf(
     Examples:
       trien sign pdf decision.pdf decision-signed.pdf --credential hoang-trinh-don-rsa
       trien sign pdf in.pdf out.pdf --credential ubnd-seal --signer nguyen-thi-hoa --reason "Đóng dấu phát hành"
+      trien sign pdf in.pdf out.pdf --credential hoang-trinh-don-rsa --field ChuTich --appearance signature.png
       trien sign pdf in.pdf out.pdf --credential hoang-trinh-don-rsa --otp-file - < code.txt
     """
     with reported(output):
+        from trien_client.cli.pdf import PdfOptions
+
         job = PdfJob(
             pairs=((document, signed),),
             credential=options.full_name("credentials", credential),
             signer=None if signer is None else options.full_name("signers", signer),
             algorithm=algorithm,
-            field=field,
-            reason=reason,
-            location=location,
-            pades=pades,
+            how=PdfOptions(
+                field=field,
+                new_field=new_field,
+                appearance=appearance,
+                reason=reason,
+                location=location,
+                pades=pades,
+            ),
             force=force,
             otp_file=otp_file,
         )
@@ -98,6 +126,8 @@ def pdfs(
     ],
     credential: options.CredentialName,
     field: Field = None,
+    new_field: NewField = None,
+    appearance: Appearance = None,
     reason: Reason = None,
     location: Location = None,
     pades: Pades = True,
@@ -124,15 +154,21 @@ def pdfs(
       trien sign pdfs monday/*.pdf --output-dir signed --credential hoang-trinh-don-rsa
     """
     with reported(output):
+        from trien_client.cli.pdf import PdfOptions
+
         job = PdfJob(
             pairs=tuple((document, folder / document.name) for document in documents),
             credential=options.full_name("credentials", credential),
             signer=None if signer is None else options.full_name("signers", signer),
             algorithm=algorithm,
-            field=field,
-            reason=reason,
-            location=location,
-            pades=pades,
+            how=PdfOptions(
+                field=field,
+                new_field=new_field,
+                appearance=appearance,
+                reason=reason,
+                location=location,
+                pades=pades,
+            ),
             force=force,
             otp_file=otp_file,
         )
@@ -167,10 +203,7 @@ class PdfJob:
     credential: str
     signer: str | None
     algorithm: SignatureAlgorithm | None
-    field: str | None
-    reason: str | None
-    location: str | None
-    pades: bool
+    how: "PdfOptions"
     force: bool
     otp_file: str | None
 
@@ -178,9 +211,11 @@ class PdfJob:
         """Signs all documents or none; returns the fields' names and the server's answer."""
         from trien_client.cli.files import new_file
         from trien_client.cli.password import PasswordSource
-        from trien_client.cli.pdf import PdfOptions, PromptingSigner, sign_documents
+        from trien_client.cli.pdf import PromptingSigner, require_signable, sign_documents
 
         self._require_files()
+        for document, _ in self.pairs:
+            require_signable(document, self.how)
         source = PasswordSource(self.otp_file, what=self._what())
         with target.connect() as client, ExitStack() as files:
             # When signing fails, no file appears. A crash while they get their names can leave some of them.
@@ -191,11 +226,7 @@ class PdfJob:
             signer = PromptingSigner(
                 client, self.credential, algorithm=self.algorithm, source=source, signer=self.signer
             )
-            fields = sign_documents(
-                outputs,
-                signer,
-                PdfOptions(field=self.field, reason=self.reason, location=self.location, pades=self.pades),
-            )
+            fields = sign_documents(outputs, signer, self.how)
         if signer.result is None:
             raise CommandError("Nothing was signed.")
         return fields, signer.result
@@ -203,6 +234,10 @@ class PdfJob:
     def _require_files(self) -> None:
         from trien_client.cli.files import require_writable
 
+        if self.how.field is not None and self.how.new_field is not None:
+            raise CommandError("--field signs in a field that is there, --new-field makes one: give one of them.")
+        if "." in (self.how.new_field or ""):
+            raise CommandError("A new field's name has no full stop in it.")
         if len(self.pairs) > _MOST_DOCUMENTS:
             raise CommandError(f"{len(self.pairs)} documents are too many at once: at most {_MOST_DOCUMENTS}.")
         targets = [signed for _, signed in self.pairs]
