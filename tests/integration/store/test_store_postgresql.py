@@ -497,3 +497,35 @@ def test_an_edited_outcome_or_time_is_refused(database: PostgresqlDatabase, stor
         with pytest.raises(RecordNotTrusted):
             store.transact(read, timeout=10)
     assert len(reads) == 2
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+            "CREATE TRIGGER t BEFORE INSERT ON audit_entries FOR EACH ROW EXECUTE FUNCTION f()",
+            "DROP TRIGGER t ON audit_entries",
+        ),
+        ("CREATE RULE r AS ON UPDATE TO clients DO INSTEAD NOTHING", "DROP RULE r ON clients"),
+        (
+            "ALTER TABLE clients ADD COLUMN extra text GENERATED ALWAYS AS (name) STORED",
+            "ALTER TABLE clients DROP extra",
+        ),
+        ("CREATE INDEX i ON clients (lower(name))", "DROP INDEX i"),
+        ("ALTER TABLE signers ENABLE ROW LEVEL SECURITY", "ALTER TABLE signers DISABLE ROW LEVEL SECURITY"),
+        ("CREATE VIEW v AS SELECT * FROM clients", "DROP VIEW v"),
+    ],
+    ids=["trigger", "rule", "generated column", "index over an expression", "row security", "view"],
+)
+def test_tables_that_do_something_by_themselves_are_refused(
+    database: PostgresqlDatabase, change: str, back: str
+) -> None:
+    url = database.server.url(database.database)
+    open_store(url, on_fatal=print).close()
+    database.server.admin(change, database=database.database)
+    with pytest.raises(StoreUnavailable, match="schema was changed"):
+        open_store(url, on_fatal=print)
+    database.server.admin(back, database=database.database)
+    open_store(url, on_fatal=print).close()

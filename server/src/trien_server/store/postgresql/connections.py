@@ -38,8 +38,22 @@ SELECT current_setting('server_version_num')::int, current_setting('server_encod
     current_setting('transaction_read_only'), current_setting('fsync'), current_setting('full_page_writes'),
     current_setting('synchronous_commit'), current_setting('synchronous_standby_names') <> '',
     (SELECT system_identifier::text FROM pg_control_system()),
-    CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END
+    CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END,
+    EXISTS (
+        SELECT 1 FROM pg_class c
+        WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('audit_entries'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (
+            c.relkind <> 'r' OR c.relrowsecurity OR c.relispartition
+            OR EXISTS (SELECT 1 FROM pg_rewrite r WHERE r.ev_class = c.oid)
+            OR EXISTS (SELECT 1 FROM pg_inherits h WHERE c.oid IN (h.inhparent, h.inhrelid))
+            OR EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+            OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '')
+            OR EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid
+                AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
+        )
+    )
 """
+# The last one: tables that do something by themselves, or answer with something else than their rows (P5).
 
 
 class Overdue(psycopg.OperationalError):
@@ -152,6 +166,8 @@ def look_at(connection: Connection) -> Look:
             raise StoreUnavailable(
                 f"The database's setting {name} is {value!r}: a crash could lose what was signed for."
             )
+    if row[10]:
+        raise StoreUnavailable("The database's schema was changed by something else than a migration.")
     if synchronous_commit not in _DURABLE:
         raise StoreUnavailable(
             f"The database's setting synchronous_commit is {synchronous_commit!r}, neither 'on' nor 'remote_apply'."
