@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.fakes.signing_service import (
 )
 from tests.integration.client.command import CODE, INTERRUPT, SECRET, URI, Trien, at_terminal
 
-from trien_client.cli.outcome import ADVICE, plain
+from trien_client.cli.outcome import ADVICE, _when, describe, plain
 
 
 @pytest.mark.parametrize(
@@ -191,9 +192,24 @@ FAILURES: list[tuple[Any, int, str]] = [
     (
         Refuse("ONE_TIME_PASSWORD_REJECTED", grpc.StatusCode.PERMISSION_DENIED, {"remainingAttempts": "3"}),
         4,
-        "next code",
+        "3 attempts remain.",
     ),
-    (Refuse("SIGNER_LOCKED", grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=60), 4, "Not before 60 seconds"),
+    (
+        Refuse("ONE_TIME_PASSWORD_REJECTED", grpc.StatusCode.PERMISSION_DENIED, {"remainingAttempts": "1"}),
+        4,
+        "not accepted. 1 attempt remains.",
+    ),
+    (
+        Refuse("ONE_TIME_PASSWORD_REJECTED", grpc.StatusCode.PERMISSION_DENIED, {"remainingAttempts": "0"}),
+        4,
+        "The signer is locked for this application for a while",
+    ),
+    (Refuse("SIGNER_LOCKED", grpc.StatusCode.RESOURCE_EXHAUSTED), 4, "Ask your administrator to unlock"),
+    (
+        Refuse("SIGNER_LOCKED", grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=60),
+        4,
+        "(in 1 minute), or: Ask your administrator",
+    ),
     (Refuse("BUSY", grpc.StatusCode.UNAVAILABLE, retry_after=600), 3, "BUSY"),
     (Refuse("CLOCK_NOT_TRUSTED", grpc.StatusCode.UNAVAILABLE), 3, "clock is wrong"),
     (Abort(grpc.StatusCode.DEADLINE_EXCEEDED), 3, "not known"),
@@ -310,6 +326,80 @@ def test_without_a_terminal_and_a_file_it_says_how(trien: Trien, document: Path,
     assert "--otp-file" in result.stderr
 
 
+def test_a_wait_ends_at_a_clock_time() -> None:
+    now = datetime(2026, 11, 24, 23, 40, tzinfo=UTC)
+    expected = {1: "23:40:01 (in 1 second)", 59: "23:40:59 (in 59 seconds)", 60: "23:41 (in 1 minute)"}
+    expected |= {890: "23:54 (in 15 minutes)", 3600: "00:40 on 2026-11-25 (in 60 minutes)"}
+    assert {seconds: _when(timedelta(seconds=seconds), now=now) for seconds in expected} == expected
+
+
+@pytest.mark.parametrize("command", [["sign", "pdf"], ["sign", "digest"], ["credentials", "list"], ["otp"], ["verify"]])
+def test_a_missing_connection_is_said_with_the_name_of_the_variable(
+    trien: Trien, document: Path, tmp_path: Path, command: list[str]
+) -> None:
+    given: dict[str, list[object]] = {"pdf": [document, tmp_path / "out.pdf"], "digest": ["--file", document]}
+    arguments = given.get(command[-1], [])
+    arguments += ["--credential", "rsa", "--otp-file", "-"] if command[0] == "sign" else []
+    arguments += [document] if command[0] == "verify" else []
+    unset = trien(*command, *arguments, code=CODE, exit_code=2, TRIEN_CONNECTION="")
+    assert "set TRIEN_CONNECTION" in unset.stderr
+    missing = str(tmp_path / "none" / "connection.json")
+    gone = trien(*command, *arguments, code=CODE, exit_code=2, TRIEN_CONNECTION=missing)
+    assert f"{missing}, which TRIEN_CONNECTION names, is missing. Is the sandbox running? (make run)" in gone.stderr
+    named = trien(*command, *arguments, "--connection", missing, code=CODE, exit_code=2)
+    assert f"{missing} is missing." in named.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--credential", "Hoang Trinh Don"], "lower-case letters, digits and hyphens."),
+        (["--credential", "signers/rsa"], "not a name in credentials"),
+        (["--credential", "rsa", "--signer", "a_b"], "not a name in signers"),
+        (["--credential", "rsa", "--otp-file", "none.txt"], "There is no file none.txt"),
+    ],
+)
+def test_what_can_be_checked_here_is_checked_before_anything_is_asked_for(
+    trien: Trien, service: FakeSigningService, document: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    for command in (["sign", "pdf", document, tmp_path / "out.pdf"], ["sign", "digest", "--file", document]):
+        assert told in trien(*command, *options, exit_code=2).stderr
+    assert service.calls == []
+    assert "no file x" in trien("sign", "digest", "--credential", "rsa", "--file", "x", exit_code=2).stderr
+    assert "hex digits" in trien("sign", "digest", "--credential", "rsa", "--hex", "xy", exit_code=2).stderr
+
+
+def test_a_wrong_or_missing_signer_is_said_before_the_password_is_asked(
+    trien: Trien, service: FakeSigningService, document: Path, tmp_path: Path
+) -> None:
+    sign = ["sign", "pdf", document, tmp_path / "out.pdf", "--credential", "rsa", "--otp-file", "-"]
+    wrong = trien(*sign, "--signer", "hoang-trinh-dom", code=CODE, exit_code=2)
+    assert "signers/hoang-trinh-dom may not use credentials/rsa. Give --signer signers/hoang-trinh-don." in wrong.stderr
+    service.plan("GetCredential", Tamper(lambda answer: answer.activators.add(signer="signers/other")))
+    several = trien(*sign, code=CODE, exit_code=2)
+    assert "--signer signers/hoang-trinh-don or signers/other." in several.stderr
+    assert service.requests("SignDigests") == []
+    trien(*sign, "--signer", "hoang-trinh-don", code=CODE)
+
+
+def test_an_empty_file_is_no_one_time_password(
+    trien: Trien, service: FakeSigningService, document: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "code.txt").write_text("\n")
+    sign = ["sign", "pdf", document, tmp_path / "out.pdf", "--credential", "rsa", "--otp-file"]
+    assert "code.txt holds no one-time password" in trien(*sign, tmp_path / "code.txt", exit_code=2).stderr
+    assert "The standard input holds no one-time password" in trien(*sign, "-", code="", exit_code=2).stderr
+    assert "alone in one line" in trien(*sign, "-", code="code: 111111", exit_code=2).stderr
+    assert service.requests("SignDigests") == []
+
+
+def test_an_open_sentence_of_the_server_is_closed() -> None:
+    from trien_client import InvalidArgument
+
+    failure = describe(InvalidArgument("expected a resource name such as 'credentials/{id}'"))
+    assert failure.message.endswith("'credentials/{id}'.")
+
+
 @pytest.mark.parametrize("command", [["sign", "pdf"], ["sign", "digest"], ["nonsense"], ["verify"]])
 def test_a_command_that_is_not_understood_exits_with_2(trien: Trien, command: list[str]) -> None:
     trien(*command, exit_code=2)
@@ -370,6 +460,8 @@ def test_a_person_is_not_asked_again_when_locked(trien: Trien, service: FakeSign
         {"TRIEN_CONNECTION": str(trien.connection)},
     )
     assert (code, prompts) == (4, 1), screen
+    assert "locked for this application" in screen
+    assert "next code" not in screen
 
 
 # The sandbox's one-time passwords

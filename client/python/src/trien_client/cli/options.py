@@ -1,6 +1,9 @@
 """Options that several commands share, and the client that they make."""
 
+import os
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,6 +85,10 @@ Algorithm = Annotated[
 ]
 
 
+_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_EXAMPLES = {"credentials": "hoang-trinh-don-rsa", "signers": "hoang-trinh-don"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """How to reach the server."""
@@ -104,7 +111,10 @@ class Target:
         address = self.address or (file.address if file is not None else None)
         ca_file = self.ca_file or (file.ca_file if file is not None else None)
         if address is None or ca_file is None:
-            raise CommandError("Say which server: --connection FILE, or --address with --ca-file and --token-file.")
+            raise CommandError(
+                "Say which server: set TRIEN_CONNECTION to its connection.json, or give --connection FILE, or --address"
+                " with --ca-file and --token-file."
+            )
         token = None
         if self.certificate_file is None:
             if self.token_file is not None:
@@ -134,11 +144,50 @@ class Target:
         return None if file is None else file.trust_anchors_file
 
     def _file(self) -> "ConnectionFile | None":
-        from trien_client._connection import ConnectionFile
+        return None if self.connection is None else load_connection(self.connection)
 
-        return None if self.connection is None else ConnectionFile.load(self.connection)
+
+def load_connection(path: Path) -> "ConnectionFile":
+    """Reads a connection file; a missing one is most often that of a sandbox that was stopped."""
+    from trien_client._connection import ConnectionFile
+
+    if not path.exists():
+        named = ", which TRIEN_CONNECTION names," if os.environ.get("TRIEN_CONNECTION") == str(path) else ""
+        raise CommandError(f"The connection file {path}{named} is missing. Is the sandbox running? (make run)")
+    return ConnectionFile.load(path)
+
+
+def require_signer(client: "Client", credential: str, signer: str | None) -> None:
+    """Raises `CommandError` when it is not clear or not possible whose password it is, before anyone is asked for it.
+
+    Whether the person may sign at this time, the server says.
+    """
+    now = datetime.now(UTC)
+    activators = client.get_credential(credential).activators
+    known = [activator.signer for activator in activators]
+    if signer is not None and signer not in known:
+        raise CommandError(f"{signer} may not use {credential}. Give --signer {' or '.join(known) or 'another one'}.")
+    present = [
+        activator.signer
+        for activator in activators
+        if (activator.start_time is None or activator.start_time <= now)
+        and (activator.end_time is None or now < activator.end_time)
+    ]
+    if signer is None and len(present) > 1:
+        raise CommandError(
+            f"Several people may use {credential}. Say whose code it is: --signer {' or '.join(present)}."
+        )
 
 
 def full_name(collection: str, name: str) -> str:
-    """Returns `name` with its collection: people may leave out `credentials/` or `signers/`."""
-    return name if "/" in name else f"{collection}/{name}"
+    """Returns `name` with its collection: people may leave out `credentials/` or `signers/`.
+
+    Raises `CommandError` when it cannot be a name there.
+    """
+    full = name if "/" in name else f"{collection}/{name}"
+    if not full.startswith(f"{collection}/") or _ID.fullmatch(full.removeprefix(f"{collection}/")) is None:
+        raise CommandError(
+            f"{name!r} is not a name in {collection}: names are like {_EXAMPLES[collection]}, with lower-case letters,"
+            " digits and hyphens."
+        )
+    return full

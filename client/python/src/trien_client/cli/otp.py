@@ -37,11 +37,11 @@ def otp(
         trien sign pdf in.pdf out.pdf --credential hoang-trinh-don-rsa --otp-file -
     """
     with reported(output):
-        from trien_client._connection import ConnectionFile
-
         if connection is None:
-            raise CommandError("Say which sandbox: --connection FILE, or set TRIEN_CONNECTION.")
-        file = ConnectionFile.load(connection)
+            raise CommandError(
+                "Say which sandbox: set TRIEN_CONNECTION to its connection.json, or give --connection FILE."
+            )
+        file = options.load_connection(connection)
         if not file.sandbox:
             raise CommandError(f"{connection} is not a sandbox's: one-time passwords are on the signer's own phone.")
         code, name, remaining = _code(file, signer, credential, fresh=fresh)

@@ -1,16 +1,18 @@
 """How a command ends: exit codes, and one clear line with advice for everything that can go wrong."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from trien_client._errors import TrienError
+    from trien_client._errors import Refusal, TrienError
 
 EXIT_CODES = """Exit codes:
 
@@ -50,11 +52,11 @@ ADVICE: dict[str, str] = {
     "ALGORITHM_MISMATCH": "Leave --algorithm out, or choose one that fits the credential's key.",
     "TOO_MANY_DIGESTS": "Sign in several smaller parts.",
     "UNAUTHENTICATED": "Check the token or the certificate of this application.",
-    "PERMISSION_DENIED": "Check the credential's name (trien credentials list), or ask for access to it.",
+    "PERMISSION_DENIED": "Check the credential's name (trien credentials list) and --signer, or ask for access to it.",
     "ALREADY_EXISTS": "Choose another name.",
     "NOT_ALLOWED_BY_POLICY": "The signer has to approve in another way; ask your security officer.",
     "ONE_TIME_PASSWORD_REJECTED": "Wait for the next code of your app, and type that one.",
-    "SIGNER_LOCKED": "Wait, or ask your administrator to unlock the signer.",
+    "SIGNER_LOCKED": "Ask your administrator to unlock the signer.",
     "ACTIVATION_DATA_REJECTED": "Ask for a new authorization.",
     "ACTIVATION_DATA_USED": "This authorization was used; ask for a new one.",
     "AUTHORIZATION_NOT_PENDING": "It was decided before; ask for a new one if you need it.",
@@ -73,6 +75,12 @@ ADVICE: dict[str, str] = {
     "INTERNAL": "Tell your administrator, with the request's id.",
 }
 """What a person can do about each reason of the API."""
+
+_FIELD_ADVICE = {
+    "one_time_password": "Give the digits that the signer's app shows, alone in one line.",
+    "one_time_password.signer": "Say whose one-time password it is with --signer (trien credentials list).",
+}
+"""What a person can do about a field that is missing or malformed."""
 
 _UNAVAILABLE_REASONS = {
     "BUSY",
@@ -119,7 +127,8 @@ class Failure:
 
     def __init__(self, reason: str, message: str, advice: str, exit_code: ExitCode, **details: object) -> None:
         self.reason = reason
-        self.message = message
+        # Some messages are the server's, whose sentences may be open.
+        self.message = message if message.endswith((".", "!", "?")) else f"{message}."
         self.advice = advice
         self.exit_code = exit_code
         self.details = {name: value for name, value in details.items() if value is not None}
@@ -139,17 +148,15 @@ def describe(error: "TrienError") -> Failure:
         else:
             code = ExitCode.REFUSED
         remaining = error.remaining_attempts if isinstance(error, _errors.OneTimePasswordRejected) else None
-        wait = None if error.retry_after is None else round(error.retry_after.total_seconds())
-        advice = ADVICE.get(error.reason, "") + ("" if wait is None else f" Not before {wait} seconds.")
         return Failure(
             error.reason,
-            error.message,
-            advice.strip(),
+            attempts_message(remaining) if remaining is not None else error.message,
+            _advice(error, remaining),
             code,
             request_id=error.request_id,
             server_request_id=error.metadata.get("requestId"),
             remaining_attempts=remaining,
-            retry_after_seconds=wait,
+            retry_after_seconds=None if error.retry_after is None else round(error.retry_after.total_seconds()),
         )
     if isinstance(error, _errors.ServerNotTrusted):
         advice = "Check the address and the CA file; do not go on until it is clear whose server this is."
@@ -166,7 +173,45 @@ def describe(error: "TrienError") -> Failure:
     if isinstance(error, _errors.TrustNotConfigured):
         advice = "Give the CA's certificate with --trust-anchors."
         return Failure("NO_TRUST_ANCHORS", "There is nothing to verify signatures with.", advice, ExitCode.USAGE)
-    return Failure("CONNECTION_FILE", str(error), "Check --connection.", ExitCode.USAGE)
+    return Failure("CONNECTION_FILE", str(error), "Check --connection or TRIEN_CONNECTION.", ExitCode.USAGE)
+
+
+def attempts_message(remaining: int | None) -> str:
+    """Returns what to say about a rejected one-time password."""
+    rejected = "The one-time password was not accepted."
+    match remaining:
+        case None:
+            return rejected
+        case 0:
+            return f"{rejected} No attempt remains."
+        case 1:
+            return f"{rejected} 1 attempt remains."
+        case _:
+            return f"{rejected} {remaining} attempts remain."
+
+
+def _advice(error: "Refusal", remaining: int | None) -> str:
+    if remaining == 0:
+        return (
+            "The signer is locked for this application for a while: wait some minutes, or ask your administrator to"
+            " unlock the signer. Until then no code is accepted, not even the right one."
+        )
+    advice = _FIELD_ADVICE.get(error.metadata.get("field", ""), ADVICE.get(error.reason, ""))
+    if error.retry_after is None:
+        return advice
+    when = _when(error.retry_after, now=datetime.now().astimezone())
+    return f"Wait until {when}, or: {advice}" if error.reason == "SIGNER_LOCKED" else f"{advice} Not before {when}."
+
+
+def _when(wait: timedelta, *, now: datetime) -> str:
+    """Writes the end of a wait: `18:05 (in 15 minutes)`, with the day when it is another one."""
+    seconds = math.ceil(wait.total_seconds())
+    minutes = math.ceil(seconds / 60)
+    end = now + timedelta(seconds=seconds)
+    if seconds < 60:
+        return f"{end:%H:%M:%S} (in {seconds} {'second' if seconds == 1 else 'seconds'})"
+    clock = f"{end:%H:%M}" if end.date() == now.date() else f"{end:%H:%M on %Y-%m-%d}"
+    return f"{clock} (in {minutes} {'minute' if minutes == 1 else 'minutes'})"
 
 
 def fail(output: OutputFormat, failure: Failure) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from trien_client.cli.outcome import CommandError, is_terminal
+from trien_client.cli.outcome import CommandError, attempts_message, is_terminal
 
 if TYPE_CHECKING:
     from trien_client._authority import OneTimePasswordCallback, OneTimePasswordContext
@@ -27,6 +27,8 @@ class PasswordSource:
             raise CommandError(
                 "There is no terminal to ask for the one-time password: use --otp-file, or --otp-file -."
             )
+        if otp_file is not None and otp_file != "-" and not Path(otp_file).exists():
+            raise CommandError(f"There is no file {otp_file} with a one-time password.")
 
     @property
     def can_ask_again(self) -> bool:
@@ -34,11 +36,8 @@ class PasswordSource:
         return self._otp_file is None
 
     def __call__(self, context: "OneTimePasswordContext") -> str:
-        if self._otp_file == "-":
-            return sys.stdin.readline().strip()
         if self._otp_file is not None:
-            with Path(self._otp_file).open(encoding="utf-8") as file:
-                return file.readline().strip()
+            return self._read(self._otp_file)
         from getpass import getpass
 
         if not self._asked:
@@ -46,6 +45,18 @@ class PasswordSource:
             self._asked = True
         whose = "" if context.signer is None else f" of {context.signer}"
         return getpass(f"One-time password{whose} (not shown): ", stream=sys.stderr)
+
+    @staticmethod
+    def _read(otp_file: str) -> str:
+        if otp_file == "-":
+            code = sys.stdin.readline().strip()
+        else:
+            with Path(otp_file).open(encoding="utf-8") as file:
+                code = file.readline().strip()
+        if not code:
+            where = "The standard input" if otp_file == "-" else otp_file
+            raise CommandError(f"{where} holds no one-time password: its first line has to be the code.")
+        return code
 
     def until_accepted(self, attempt: Callable[["OneTimePasswordCallback", str], T]) -> T:
         """Calls `attempt(source, request_id)`, again with the same id while the person may try another password."""
@@ -58,12 +69,8 @@ class PasswordSource:
             except OneTimePasswordRejected as error:
                 if not self.can_ask_again or error.remaining_attempts == 0:
                     raise
-                left = error.remaining_attempts
                 typer.echo(
-                    "The one-time password was not accepted."
-                    + ("" if left is None else f" {left} {'attempt remains' if left == 1 else 'attempts remain'}.")
-                    + " Wait for the next code of your app.",
-                    err=True,
+                    f"{attempts_message(error.remaining_attempts)} Wait for the next code of your app.", err=True
                 )
             except InvalidArgument as error:
                 if not self.can_ask_again or error.field != "one_time_password":

@@ -72,7 +72,9 @@ def digest(
         for path in (signature_out, certificate_out):
             if path is not None:
                 require_writable(path, overwrite=force, inputs=tuple(paths))
+        _require_items(paths, given)
         name = options.full_name("credentials", credential)
+        person = None if signer is None else options.full_name("signers", signer)
         target = options.Target(
             connection=connection,
             address=address,
@@ -86,11 +88,10 @@ def digest(
         labels = [str(path) for path in paths] + given
         source = PasswordSource(otp_file, what=", ".join(labels[:5]) + (" …" if len(labels) > 5 else ""))
         with target.connect() as client:
+            options.require_signer(client, name, person)
             chosen = algorithm or _default_algorithm(client, name)
             items = _items(chosen, paths, given)
-            result = source.until_accepted(
-                _attempt(client, name, chosen, items, None if signer is None else options.full_name("signers", signer))
-            )
+            result = source.until_accepted(_attempt(client, name, chosen, items, person))
         _write(signature_out, result.signatures[0], force)
         _write(certificate_out, _pem(result.certificate_chain), force)
         lines = [f"{value.hex()}  {label}" for value, label in zip(result.signatures, labels, strict=True)]
@@ -117,6 +118,17 @@ def _default_algorithm(client: "Client", credential: str) -> SignatureAlgorithm:
     return key_type_of(client.trusted_certificate(credential)).default_algorithm
 
 
+def _require_items(paths: list[Path], hexes: list[str]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise CommandError(f"There is no file {path}.")
+    for text in hexes:
+        try:
+            bytes.fromhex(text)
+        except ValueError:
+            raise CommandError(f"--hex takes a digest in hex digits, not {text!r}.") from None
+
+
 def _items(algorithm: SignatureAlgorithm, paths: list[Path], hexes: list[str]) -> "list[Item]":
     from trien_client._items import MAX_DATA, Data, digest_file
 
@@ -130,13 +142,7 @@ def _items(algorithm: SignatureAlgorithm, paths: list[Path], hexes: list[str]) -
                 raise CommandError(f"{path} is larger than 64 KiB: with Ed25519 it cannot be signed.")
             items.append(Data(path.read_bytes()))
         return items
-    digests: list[Item] = [digest_file(path, function) for path in paths]
-    for text in hexes:
-        try:
-            digests.append(bytes.fromhex(text))
-        except ValueError:
-            raise CommandError(f"--hex takes hex digits, {function.size * 2} of them for {function}.") from None
-    return digests
+    return [*(digest_file(path, function) for path in paths), *map(bytes.fromhex, hexes)]
 
 
 def _write(path: Path | None, content: bytes, overwrite: bool) -> None:

@@ -218,6 +218,7 @@ class PdfJob:
             require_signable(document, self.how)
         source = PasswordSource(self.otp_file, what=self._what())
         with target.connect() as client, ExitStack() as files:
+            options.require_signer(client, self.credential, self.signer)
             # When signing fails, no file appears. A crash while they get their names can leave some of them.
             outputs = [
                 (document, files.enter_context(new_file(signed, overwrite=self.force, like=document)))

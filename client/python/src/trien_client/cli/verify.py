@@ -57,7 +57,10 @@ def verify(
         )
         anchors_file = target.anchors()
         if anchors_file is None:
-            raise CommandError("Say whom to trust: --trust-anchors FILE with the CA's certificate, or --connection.")
+            raise CommandError(
+                "Say whom to trust: --trust-anchors FILE with the CA's certificate, or set TRIEN_CONNECTION to a"
+                " connection.json."
+            )
         anchors = load_certificates(anchors_file)
         if not file.is_file():
             raise CommandError(f"There is no file {file}.")
