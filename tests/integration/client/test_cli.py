@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -58,8 +59,7 @@ def test_a_pdf_is_signed_and_verified(
 def test_many_pdfs_take_one_password(
     trien: Trien, service: FakeSigningService, tmp_path: Path, authority: CertificateAuthority
 ) -> None:
-    folder = tmp_path / "signed"
-    folder.mkdir()
+    folder = tmp_path / "made" / "signed"
     documents = [reportlab_page(tmp_path / f"{number}.pdf") for number in range(20)]
     sign = ["sign", "pdfs", *documents, "--output-dir", folder, "--credential", "p256", "--otp-file", "-"]
     result = trien(*sign, code=CODE)
@@ -75,7 +75,6 @@ def test_many_pdfs_take_one_password(
 
 def test_one_bad_pdf_keeps_all_from_being_signed(trien: Trien, service: FakeSigningService, tmp_path: Path) -> None:
     folder = tmp_path / "signed"
-    folder.mkdir()
     documents = [reportlab_page(tmp_path / f"{number}.pdf") for number in range(3)]
     documents[1].write_text("no pdf")
     sign = ["sign", "pdfs", *documents, "--output-dir", folder, "--credential", "p256", "--otp-file", "-"]
@@ -83,8 +82,10 @@ def test_one_bad_pdf_keeps_all_from_being_signed(trien: Trien, service: FakeSign
     reportlab_page(documents[1])
     service.plan("SignDigests", Refuse("CREDENTIAL_DISABLED"))
     assert "CREDENTIAL_DISABLED" in trien(*sign, code=CODE, exit_code=1).stderr
-    assert list(folder.iterdir()) == []
+    assert not folder.exists()
     assert service.approvals == 0
+    folder.write_text("a file")
+    assert "There is no folder" in trien(*sign, code=CODE, exit_code=2).stderr
     same = ["sign", "pdfs", documents[0], documents[0], "--output-dir", folder, "--credential", "p256"]
     assert "same name" in trien(*same, "--otp-file", "-", code=CODE, exit_code=2).stderr
 
@@ -106,6 +107,8 @@ def test_verify_finds_what_is_wrong(
     trien("sign", "pdf", document, out, "--credential", "p256", "--otp-file", "-", code=CODE)
     (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
     result = trien("verify", out, "--trust-anchors", tmp_path / "stranger.pem", exit_code=1)
+    unknown = "intact, but signed by a CA that is not among your trust anchors (issuer: Test Issuing CA): NOT GOOD"
+    assert f"Signature 1 of 1: {unknown}" in result.stdout
     assert "NOT TRUSTED" in result.stdout
     assert "unchanged since" in result.stdout
     content = out.read_bytes()
@@ -130,7 +133,30 @@ def test_verify_finds_what_is_wrong(
     assert "--trust-anchors" in trien("verify", out, exit_code=2, TRIEN_CONNECTION="").stderr
 
 
-def test_digests_are_signed_and_verified_beside_their_file(trien: Trien, tmp_path: Path) -> None:
+def test_several_files_are_verified_each(trien: Trien, document: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.pdf"
+    trien("sign", "pdf", document, out, "--credential", "p256", "--otp-file", "-", code=CODE)
+    assert trien("verify", out, out).stdout.count("Signature 1 of 1: GOOD") == 2
+    mixed = trien("verify", out, document, exit_code=1)
+    assert f"{out}\nSignature 1 of 1: GOOD" in mixed.stdout
+    assert "holds no signature" in mixed.stdout
+    (tmp_path / "no.pdf").write_bytes(b"no pdf")
+    files = [tmp_path / "no.pdf", tmp_path / "missing.pdf", out]
+    assert "Signature 1 of 1: GOOD" in trien("verify", *files, exit_code=2).stdout
+    content = json.loads(trien("verify", *files, "--output", "json", exit_code=2).stdout)
+    assert content["good"] is False
+    assert [file["good"] for file in content["files"]] == [False, False, True]
+    assert [file.get("error", "").rpartition("/")[2] for file in content["files"]] == [
+        "no.pdf is not a PDF.", "missing.pdf.", "",
+    ]  # fmt: skip
+    beside = ["--signature", out, "--certificate", out]
+    assert "one file" in trien("verify", out, out, *beside, exit_code=2).stderr
+
+
+def test_digests_are_signed_and_verified_beside_their_file(
+    trien: Trien, tmp_path: Path, stranger: CertificateAuthority
+) -> None:
+    (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
     file = tmp_path / "a.xml"
     file.write_text("<a/>")
     signature, chain = tmp_path / "a.sig", tmp_path / "a.pem"
@@ -141,6 +167,10 @@ def test_digests_are_signed_and_verified_beside_their_file(trien: Trien, tmp_pat
             code=code,
         )
         assert "GOOD" in trien("verify", file, "--signature", signature, "--certificate", chain).stdout
+        strange = ["--signature", signature, "--certificate", chain, "--trust-anchors", tmp_path / "stranger.pem"]
+        assert (
+            "among your trust anchors (issuer: Test Issuing CA)" in trien("verify", file, *strange, exit_code=1).stdout
+        )
         file.write_text(file.read_text() + " ")
         result = trien("verify", file, "--signature", signature, "--certificate", chain, exit_code=1)
         assert "CHANGED" in result.stdout
@@ -159,8 +189,17 @@ def test_many_digests_take_one_password(trien: Trien, service: FakeSigningServic
     assert service.approvals == 1
 
 
-def test_credentials_are_listed(trien: Trien) -> None:
-    assert "credentials/p256" in trien("credentials", "list").stdout
+def test_credentials_are_listed_in_80_columns(trien: Trien, service: FakeSigningService) -> None:
+    def widen(answer: Any) -> None:
+        answer.credentials[0].name = f"credentials/{'n' * 63}"
+        answer.credentials[0].display_name = "Ủy ban nhân dân " * 12
+        answer.credentials[0].activators.add(signer=f"signers/{'s' * 63}")
+
+    service.plan("ListCredentials", Tamper(widen))
+    lines = trien("credentials", "list").stdout.splitlines()
+    assert max(map(len, lines)) == 80
+    assert "n" * 63 in lines[0]
+    assert "credentials/rsa" in trien("credentials", "list").stdout
     assert {c["name"] for c in json.loads(trien("credentials", "list", "--output", "json").stdout)} == {
         "credentials/rsa",
         "credentials/p256",
@@ -525,6 +564,16 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
                 f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
             )
     assert len(commands) == 8
+
+
+@pytest.mark.parametrize("group", [[], ["sign"], ["credentials"]])
+def test_no_summary_of_a_command_is_cut(trien: Trien, group: list[str]) -> None:
+    listed = trien(*group, "--help", COLUMNS="80", TERMINAL_WIDTH="80").stdout
+    summaries = re.findall(
+        r"^  \w+ {2,}(.*)$", listed.partition("Commands:")[2].partition("Exit codes")[0], re.MULTILINE
+    )
+    assert summaries
+    assert all(summary.endswith(".") and not summary.endswith("...") and len(summary) < 60 for summary in summaries)
 
 
 def test_completion_can_be_installed_and_completes() -> None:

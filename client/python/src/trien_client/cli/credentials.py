@@ -49,21 +49,23 @@ def list_credentials(
 def _table(credentials: "list[Credential]") -> str:
     if not credentials:
         return "There is no credential that this application may use."
-    rows = [("NAME", "KEY", "STATE", "WHO MAY USE IT", "TITLE")]
-    rows += [
-        (
+    lines = []
+    for credential in credentials:
+        # One block each: names have up to 63 characters, and a table of them is wider than a terminal.
+        lines += [
             credential.name,
-            credential.key_type or "unknown",
-            credential.state,
-            ", ".join(activator.signer for activator in credential.activators),
-            plain(credential.display_name),
-        )
-        for credential in credentials
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+            f"  title: {_shortened(plain(credential.display_name))}",
+            f"  key:   {credential.key_type or 'unknown'}, {credential.state}",
+            *(
+                f"  {'who:' if position == 0 else '    '}   {activator.signer}"
+                for position, activator in enumerate(credential.activators)
+            ),
+        ]
+    return "\n".join(lines)
+
+
+def _shortened(text: str, longest: int = 71) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _content(credential: "Credential") -> dict[str, object]:

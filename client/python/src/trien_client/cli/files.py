@@ -10,9 +10,11 @@ from typing import BinaryIO
 from trien_client.cli.outcome import CommandError
 
 
-def require_writable(path: Path, *, overwrite: bool, inputs: tuple[Path, ...] = ()) -> None:
+def require_writable(
+    path: Path, *, overwrite: bool, inputs: tuple[Path, ...] = (), folder_is_made: bool = False
+) -> None:
     """Raises `CommandError` when `path` may not be written: asked before anyone is asked for a password."""
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and (path.parent.exists() or not folder_is_made):
         raise CommandError(f"There is no folder {path.parent}.")
     if not path.exists():
         return

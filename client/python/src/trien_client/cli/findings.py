@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from pyhanko_certvalidator.errors import PathBuildingError
 
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client._errors import VerificationError
@@ -28,6 +30,8 @@ class Finding:
     whole: bool
     """Whether it covers the file to its end: nothing was added after it."""
     trusted: bool
+    unknown_issuer: str | None
+    """Who issued the certificate, when no trust anchor leads to it."""
     algorithm: str | None
     good: bool
     remark: str
@@ -39,9 +43,14 @@ class Finding:
             stamp = "a time stamp" if self.time_is_stamped else "the signer's own clock"
             when = f"{self.signed_at.astimezone().isoformat(sep=' ', timespec='seconds')} ({stamp})"
         later = "" if self.whole or not self.unchanged else "; something permitted was added after it"
+        verdict = "GOOD" if self.good else "NOT GOOD"
+        if self.unchanged and self.unknown_issuer is not None:
+            verdict = (
+                "intact, but signed by a CA that is not among your trust anchors"
+                f" (issuer: {plain(self.unknown_issuer)}): NOT GOOD"
+            )
         lines = [
-            f"Signature {number} of {count}: {'GOOD' if self.good else 'NOT GOOD'}"
-            + (f" (field {plain(self.field)})" if self.field else ""),
+            f"Signature {number} of {count}: {verdict}" + (f" (field {plain(self.field)})" if self.field else ""),
             f"  signed by:   {plain(self.signed_by or 'not known')}",
             f"  when:        {when}",
             f"  document:    {'unchanged since' if self.unchanged else 'CHANGED, or the signature is broken'}{later}",
@@ -59,6 +68,7 @@ class Finding:
             "unchanged": self.unchanged,
             "whole": self.whole,
             "trusted": self.trusted,
+            "unknown_issuer": self.unknown_issuer,
             "signed_by": self.signed_by,
             "signed_at": None if self.signed_at is None else self.signed_at.isoformat(),
             "time_is_stamped": self.time_is_stamped,
@@ -84,6 +94,7 @@ def verify_detached(
     except VerificationError as error:
         remarks.append(str(error))
     unchanged = not remarks
+    unknown_issuer = None
     try:
         CertificateTrust(anchors=anchors, pins={}).check(
             "the signer", [certificate.public_bytes(Encoding.DER) for certificate in chain]
@@ -91,6 +102,8 @@ def verify_detached(
         trusted = True
     except VerificationError as error:
         trusted = False
+        if isinstance(error.__cause__, PathBuildingError):
+            unknown_issuer = _common_name(asn1_x509.Certificate.load(chain[0].public_bytes(Encoding.DER)).issuer.native)
         remarks.append(str(error))
     names = chain[0].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return Finding(
@@ -101,6 +114,7 @@ def verify_detached(
         unchanged=unchanged,
         whole=True,
         trusted=trusted,
+        unknown_issuer=unknown_issuer,
         algorithm=chosen,
         good=unchanged and trusted,
         remark=" ".join(remarks),
@@ -112,8 +126,6 @@ def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]
 
     Raises `CommandError` when the file cannot be read as a PDF.
     """
-    from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
-
     from trien_client.cli.pdf import opened_pdf, plainly, silence_libraries
 
     silence_libraries()
@@ -125,6 +137,7 @@ def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]
 
 
 def _finding(signature: object, roots: list[object]) -> Finding:
+    from pyhanko.sign.ades.report import AdESIndeterminate
     from pyhanko.sign.validation import validate_pdf_signature
     from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
     from pyhanko.sign.validation.status import SignatureCoverageLevel
@@ -139,7 +152,10 @@ def _finding(signature: object, roots: list[object]) -> Finding:
         return _unreadable(signature.field_name, str(error))
     stamped = status.timestamp_validity is not None and status.timestamp_validity.trusted
     remarks = []
-    if status.trust_problem_indic is not None:
+    unknown_issuer = None
+    if status.trust_problem_indic is AdESIndeterminate.NO_CERTIFICATE_CHAIN_FOUND:
+        unknown_issuer = _common_name(status.signing_cert.issuer.native)
+    elif status.trust_problem_indic is not None:
         remarks.append(
             f"certificate: {str(getattr(status.trust_problem_indic, 'name', 'not trusted')).lower().replace('_', ' ')}"
         )
@@ -156,6 +172,7 @@ def _finding(signature: object, roots: list[object]) -> Finding:
         unchanged=status.intact and status.valid and (whole or bool(status.docmdp_ok)),
         whole=whole,
         trusted=status.trusted,
+        unknown_issuer=unknown_issuer,
         algorithm=str(signature.signer_info["signature_algorithm"]["algorithm"].native),
         good=status.bottom_line,
         remark="; ".join(remarks),
@@ -178,6 +195,7 @@ def _unreadable(field: str, remark: str) -> Finding:
         unchanged=False,
         whole=False,
         trusted=False,
+        unknown_issuer=None,
         algorithm=None,
         good=False,
         remark=f"it cannot be read: {remark}",

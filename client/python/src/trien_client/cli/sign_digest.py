@@ -49,9 +49,10 @@ def digest(
     timeout: options.Timeout = 30.0,
     output: options.Output = OutputFormat.TEXT,
 ) -> None:
-    """Sign digests, all with one one-time password: first those of the files, then those in hex.
+    """Sign digests, all with one one-time password.
 
-    One signature is printed for each, in hex digits. With an Ed25519 key the file itself is signed, up to 64 KiB.
+    First come those of the files, then those in hex. One signature is printed for each, in hex digits. With an Ed25519
+    key the file itself is signed, up to 64 KiB.
 
     \b
     Examples:

@@ -1,6 +1,7 @@
 """`trien sign pdf` and `trien sign pdfs`: sign one PDF, or many with one one-time password."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,7 +123,12 @@ def pdf(
 def pdfs(
     documents: Annotated[list[Path], typer.Argument(metavar="IN...", help="The PDFs to sign. They are not changed.")],
     folder: Annotated[
-        Path, typer.Option("--output-dir", metavar="FOLDER", help="Where the signed PDFs go, with their names.")
+        Path,
+        typer.Option(
+            "--output-dir",
+            metavar="FOLDER",
+            help="Where the signed PDFs go, with their names. It is made when it is missing.",
+        ),
     ],
     credential: options.CredentialName,
     field: Field = None,
@@ -145,9 +151,9 @@ def pdfs(
     timeout: options.Timeout = 30.0,
     output: options.Output = OutputFormat.TEXT,
 ) -> None:
-    """Sign many PDFs with one one-time password: all of them or none.
+    """Sign many PDFs with one password: all of them or none.
 
-    The password approves exactly these documents, in this order. At most 200 documents at once.
+    The one-time password approves exactly these documents, in this order. At most 200 documents at once.
 
     \b
     Example:
@@ -171,6 +177,7 @@ def pdfs(
             ),
             force=force,
             otp_file=otp_file,
+            folder=folder,
         )
         target = options.Target(
             connection=connection,
@@ -206,6 +213,8 @@ class PdfJob:
     how: "PdfOptions"
     force: bool
     otp_file: str | None
+    folder: Path | None = None
+    """A folder to make when it is missing."""
 
     def run(self, target: options.Target) -> "tuple[list[str], SigningResult]":
         """Signs all documents or none; returns the fields' names and the server's answer."""
@@ -219,6 +228,8 @@ class PdfJob:
         source = PasswordSource(self.otp_file, what=self._what())
         with target.connect() as client, ExitStack() as files:
             options.require_signer(client, self.credential, self.signer)
+            if self.folder is not None:
+                files.enter_context(_folder(self.folder))
             # When signing fails, no file appears. A crash while they get their names can leave some of them.
             outputs = [
                 (document, files.enter_context(new_file(signed, overwrite=self.force, like=document)))
@@ -248,12 +259,26 @@ class PdfJob:
         for document, signed in self.pairs:
             if not document.is_file():
                 raise CommandError(f"There is no file {document}.")
-            require_writable(signed, overwrite=self.force, inputs=inputs)
+            require_writable(signed, overwrite=self.force, inputs=inputs, folder_is_made=signed.parent == self.folder)
 
     def _what(self) -> str:
         names = [document.name for document, _ in self.pairs]
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         return shown if len(names) == 1 else f"{len(names)} documents: {shown}"
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Makes the folder when it is missing; it vanishes again when nothing was written into it."""
+    missing = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if missing:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _line(signed: Path, field: str, result: "SigningResult") -> str:

@@ -1,17 +1,24 @@
 """`trien verify`: tells whether signatures are good, without asking the server."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client.cli import options
-from trien_client.cli.outcome import CommandError, ExitCode, OutputFormat, reported, show
+from trien_client.cli.outcome import CommandError, ExitCode, OutputFormat, plain, reported, show
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A signed PDF, or any file with --signature.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Signed PDFs, or any one file with --signature.")
+    ],
     signature: Annotated[
         Path | None, typer.Option("--signature", metavar="FILE", help="A signature beside the file, not in it.")
     ] = None,
@@ -31,19 +38,19 @@ def verify(
     connection: options.Connection = None,
     output: options.Output = OutputFormat.TEXT,
 ) -> None:
-    """Tell who signed a file and when, whether it was changed since, and whether the certificate can be trusted.
+    """Tell whether signatures are good, who signed, and when.
 
-    A certificate is trusted when it leads to one of the trust anchors. Revocation is not asked about. The time is what
-    the signer's computer said, unless there is a time stamp.
+    Good means: the file was not changed since, and the certificate can be trusted, for it leads to one of the trust
+    anchors. Revocation is not asked about. The time is what the signer's computer said, unless there is a time stamp.
 
     \b
     Examples:
       trien verify decision-signed.pdf --trust-anchors ca.pem
+      trien verify signed/*.pdf
       trien verify a.xml --signature a.sig --certificate a.pem --connection sandbox/connection.json
     """
     with reported(output):
         from trien_client._trust import load_certificates
-        from trien_client.cli.findings import Finding, verify_detached, verify_pdf
 
         target = options.Target(
             connection=connection,
@@ -61,25 +68,66 @@ def verify(
                 "Say whom to trust: --trust-anchors FILE with the CA's certificate, or set TRIEN_CONNECTION to a"
                 " connection.json."
             )
-        anchors = load_certificates(anchors_file)
-        if not file.is_file():
-            raise CommandError(f"There is no file {file}.")
-        findings: list[Finding]
-        if signature is None:
-            if certificate is not None or algorithm is not None:
-                raise CommandError("--certificate and --algorithm belong to --signature.")
-            findings = verify_pdf(file, anchors)
-        else:
+        if signature is None and (certificate is not None or algorithm is not None):
+            raise CommandError("--certificate and --algorithm belong to --signature.")
+        if signature is not None and len(files) > 1:
+            raise CommandError("--signature belongs to one file.")
+        beside = None
+        if signature is not None:
             if certificate is None:
                 raise CommandError("--signature needs --certificate: the signer's certificate.")
-            chain = load_certificates(certificate)
-            findings = [verify_detached(file, signature.read_bytes(), chain, algorithm, anchors)]
-        good = bool(findings) and all(finding.good for finding in findings)
-        text = "\n".join(finding.text(number, len(findings)) for number, finding in enumerate(findings, start=1))
-        show(
-            output,
-            text or f"{file} holds no signature.",
-            {"file": str(file), "good": good, "signatures": [finding.content() for finding in findings]},
+            beside = (signature.read_bytes(), load_certificates(certificate), algorithm)
+        anchors = load_certificates(anchors_file)
+        if len(files) == 1:
+            verdict = _verdict(files[0], beside, anchors)
+            show(output, verdict.text, verdict.content)
+            exit_code = verdict.exit_code
+        else:
+            verdicts = [_verdict_on_one_of_many(file, anchors) for file in files]
+            exit_code = max(verdict.exit_code for verdict in verdicts)
+            show(
+                output,
+                "\n\n".join(f"{plain(str(file))}\n{one.text}" for file, one in zip(files, verdicts, strict=True)),
+                {"good": exit_code is ExitCode.DONE, "files": [verdict.content for verdict in verdicts]},
+            )
+        if exit_code is not ExitCode.DONE:
+            raise typer.Exit(int(exit_code))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verdict:
+    text: str
+    content: dict[str, object]
+    exit_code: ExitCode
+
+
+def _verdict(
+    file: Path,
+    beside: "tuple[bytes, Sequence[Certificate], SignatureAlgorithm | None] | None",
+    anchors: "Sequence[Certificate]",
+) -> _Verdict:
+    from trien_client.cli.findings import verify_detached, verify_pdf
+
+    if not file.is_file():
+        raise CommandError(f"There is no file {file}.")
+    findings = verify_pdf(file, anchors) if beside is None else [verify_detached(file, *beside, anchors)]
+    good = bool(findings) and all(finding.good for finding in findings)
+    text = "\n".join(finding.text(number, len(findings)) for number, finding in enumerate(findings, start=1))
+    return _Verdict(
+        text=text or f"{file} holds no signature.",
+        content={"file": str(file), "good": good, "signatures": [finding.content() for finding in findings]},
+        exit_code=ExitCode.DONE if good else ExitCode.REFUSED,
+    )
+
+
+def _verdict_on_one_of_many(file: Path, anchors: "Sequence[Certificate]") -> _Verdict:
+    # One file that cannot be read does not keep the others from being looked at.
+    try:
+        return _verdict(file, None, anchors)
+    except (CommandError, OSError) as error:
+        message = str(error) if isinstance(error, CommandError) else f"{file}: {error.strerror}."
+        return _Verdict(
+            text=f"NOT GOOD: {plain(message)}",
+            content={"file": str(file), "good": False, "signatures": [], "error": message},
+            exit_code=ExitCode.USAGE,
         )
-        if not good:
-            raise typer.Exit(int(ExitCode.REFUSED))
