@@ -35,7 +35,7 @@ from pyhanko_certvalidator import ValidationContext
 
 import decision
 import handwriting
-from sandbox_process import SandboxFailed, SandboxProcess, remove_sandbox
+from sandbox_process import BIN, SandboxFailed, SandboxProcess, remove_sandbox
 from trien_client import Client, ConnectionFile, OneTimePasswordRejected, TrienError, digest_bytes
 from trien_client.pyhanko import TrienSigner
 
@@ -58,7 +58,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         with SandboxProcess(FOLDER / "sandbox") as sandbox:
-            _run(sandbox)
+            anchors = _run(sandbox)
     except KeyboardInterrupt:
         print("\ndemo: stopped", file=sys.stderr)
         return 130
@@ -73,6 +73,8 @@ def main() -> int:
         (FOLDER / "sandbox.log", "what the server said"),
     ):
         print(f"  {path.name:<15}{what}")
+    print("\nTrien's own command finds it good when it is told whom to trust, here the CA of this sandbox:\n")
+    print(f"  {_shown(BIN / 'trien')} verify {_shown(SIGNED)} --trust-anchors {_shown(anchors)}")
     print(
         "\nA reader will call the signer unknown: the certificate is from the sandbox's own CA. For real documents it"
         "\ncomes from a CA that your readers trust. Next: `make run` keeps a sandbox up, and docs/getting-started.md."
@@ -80,7 +82,8 @@ def main() -> int:
     return 0
 
 
-def _run(sandbox: SandboxProcess) -> None:
+def _run(sandbox: SandboxProcess) -> Path:
+    """Does all steps and returns the file of the sandbox's CA."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path in (UNSIGNED, SIGNED, FORGED):
         path.unlink(missing_ok=True)
@@ -103,8 +106,9 @@ def _run(sandbox: SandboxProcess) -> None:
         _refused_a_second_time(client, password)
 
     _step(5, "The signed decision is verified, without the server and without Trien's code.")
-    _verify(connection)
+    anchors = _verify(connection)
     sandbox.stop()
+    return anchors
 
 
 def _one_time_password(connection: ConnectionFile) -> str:
@@ -149,7 +153,7 @@ def _refused_a_second_time(client: Client, password: str) -> None:
         raise DemoFailed("The server accepted one password twice.")
 
 
-def _verify(connection: ConnectionFile) -> None:
+def _verify(connection: ConnectionFile) -> Path:
     if connection.trust_anchors_file is None:
         raise DemoFailed("The connection file does not name the CA of the signer's certificate.")
     roots = [
@@ -165,6 +169,7 @@ def _verify(connection: ConnectionFile) -> None:
     if _status(FORGED, roots).bottom_line:
         raise DemoFailed("A changed document was found good.")
     _detail("a copy with one letter of its title changed: not valid any more, as it must be")
+    return connection.trust_anchors_file
 
 
 def _with_another_letter(content: bytes) -> bytes:

@@ -11,10 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-import decision
-from sandbox_process import SandboxFailed, SandboxProcess
-from trien_client import ConnectionFile
-
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "run"
 SAMPLE = ROOT / "build" / "decision.pdf"
@@ -40,9 +36,22 @@ def main() -> int:
     """Runs the sandbox and returns the exit code."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    print("Starting a sandbox in build/run …", flush=True)
     try:
+        return _run()
+    except KeyboardInterrupt:
+        print("\nThe sandbox is stopped.")
+        return 0
+
+
+def _run() -> int:
+    print("Starting a sandbox in build/run …", flush=True)
+    # These take a second, in which a person may press Ctrl-C.
+    import decision
+    from sandbox_process import SandboxFailed, SandboxProcess
+    from trien_client import ConnectionFile
+
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
         with SandboxProcess(FOLDER) as sandbox:
             connection = sandbox.start()
             decision.make(SAMPLE, on=datetime.now(decision.VIETNAM).date())
@@ -56,9 +65,6 @@ def main() -> int:
             code = sandbox.wait()
             print(f"run: the sandbox ended by itself with exit code {code}; see {sandbox.log}", file=sys.stderr)
             return 1
-    except KeyboardInterrupt:
-        print("\nThe sandbox is stopped.")
-        return 0
     except (SandboxFailed, decision.FontMissing, OSError) as failure:
         print(f"\nrun: {failure}", file=sys.stderr)
         return 1

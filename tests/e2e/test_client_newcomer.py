@@ -1,0 +1,39 @@
+"""What a newcomer meets beside the straight way: Ctrl-C too early, and the demo's PDF in one's own hands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.sandbox import environment
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "deploy" / "demo"
+
+
+def _run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=180, check=False)
+
+
+def test_ctrl_c_before_the_sandbox_is_there_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "decision.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n"
+    )
+    program = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(DEMO)!r}]; import run; sys.exit(run.main())"
+    done = _run(sys.executable, "-c", program, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "The sandbox is stopped." in done.stdout
+
+
+def test_the_line_that_the_demo_prints_finds_its_pdf_good(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    shown = _run(sys.executable, DEMO / "demo.py", folder, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    [line] = re.findall(r"^  (\S*trien verify .*)$", shown.stdout, re.MULTILINE)
+    verified = _run(*line.split(), cwd=ROOT)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "Signature 1 of 1: GOOD" in verified.stdout
+    forged = _run(*line.replace("signed.pdf", "forged.pdf").split(), cwd=ROOT)
+    assert forged.returncode == 1
+    assert "CHANGED" in forged.stdout
