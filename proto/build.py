@@ -1,8 +1,8 @@
 """Generates the Python code of the API, and checks the contract.
 
-    python proto/build.py generate      writes gen/python/trien/v1
-    python proto/build.py check         generated code is current; buf lint; buf breaking against image.binpb
-    python proto/build.py image         writes image.binpb: what `check` holds later contracts against
+python proto/build.py generate      writes gen/python/trien/v1
+python proto/build.py check         generated code is current; buf lint; buf breaking against image.binpb
+python proto/build.py image         writes image.binpb: what `check` holds later contracts against
 """
 
 import subprocess

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.sandbox import environment
+from tests.support.sandbox import environment, running_sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "deploy" / "demo"
@@ -37,3 +37,26 @@ def test_the_line_that_the_demo_prints_finds_its_pdf_good(tmp_path: Path) -> Non
     forged = _run(*line.replace("signed.pdf", "forged.pdf").split(), cwd=ROOT)
     assert forged.returncode == 1
     assert "CHANGED" in forged.stdout
+
+
+def test_the_python_of_the_integrators_page_signs_in_one_round_trip_and_in_two_phases(tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "integrator.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    blocks = [block for block in blocks if "district.example" not in block]
+    assert len(blocks) == 3
+    with running_sandbox(tmp_path / "build" / "run") as installation:
+        (tmp_path / "build" / "decision.pdf").write_bytes(b"any file")
+        signers = installation.population["signers"]
+        uri = next(one["otpauth_uri"] for one in signers if one["name"] == "signers/hoang-trinh-don")
+        # Two codes without waiting for half a minute: that of the step before, and that of now.
+        typed = (
+            "import getpass, pyotp, time\n"
+            f"totp, delays = pyotp.parse_uri({uri!r}), [30, 0]\n"
+            "getpass.getpass = lambda _: totp.at(time.time() - delays.pop(0))\n"
+        )
+        check = "\nassert len(result.signatures) == 1 and delays == []\n"
+        done = _run(sys.executable, "-c", typed + "".join(blocks) + check, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("credentials/")
+    assert "auditEntries/" in done.stdout

@@ -421,18 +421,18 @@ def test_unknown_keys_are_refused_with_a_suggestion(copy: Path) -> None:
 
 PRECEDENCE = {
     # key: (default, in the file, in the environment, on the command line), as `config show` prints them
-    "service.name": ("'Trien'", "'of the file'", "'of the environment'", "'of the flag'"),
-    "server.token_address": ("'127.0.0.1:8443'", "'127.0.0.1:1'", "'127.0.0.1:2'", "'127.0.0.1:3'"),
-    "server.certificate_address": ("'127.0.0.1:8444'", "'127.0.0.1:1'", "'127.0.0.1:2'", "'127.0.0.1:3'"),
+    "service.name": ('"Trien"', '"of the file"', '"of the environment"', '"of the flag"'),
+    "server.token_address": ('"127.0.0.1:8443"', '"127.0.0.1:1"', '"127.0.0.1:2"', '"127.0.0.1:3"'),
+    "server.certificate_address": ('"127.0.0.1:8444"', '"127.0.0.1:1"', '"127.0.0.1:2"', '"127.0.0.1:3"'),
     "server.threads": ("32", "40", "41", "42"),
     "server.concurrent_calls": ("256", "40", "41", "42"),
     "server.signing_requests": ("24", "10", "11", "12"),
-    "server.message_size": ("8388608", "70000", "70001", "70002"),
+    "server.message_size": ("2097152", "70000", "70001", "70002"),
     "server.drain_seconds": ("1.0", "2.0", "3.0", "4.0"),
     "server.grace_seconds": ("30.0", "2.0", "3.0", "4.0"),
-    "server.reflection": ("False", "True", "False", "True"),
-    "token.sessions": ("None", "2", "3", "4"),
-    "log.format": ("'json'", "'text'", "'json'", "'text'"),
+    "server.reflection": ("false", "true", "false", "true"),
+    "token.sessions": ("", "2", "3", "4"),
+    "log.format": ('"json"', '"text"', '"json"', '"text"'),
 }
 
 
@@ -466,7 +466,7 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(t
                 section = line.strip("[]")
             else:
                 name, _, rest = line.partition(" = ")
-                found[f"{section}.{name}"] = rest
+                found[f"{section}.{name.removeprefix('# ')}"] = rest.lstrip()
         return found
 
     places = {
@@ -478,7 +478,7 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(t
     alone = {"environment": shown(file=False, env=True, flag=False), "flag": shown(file=False, env=False, flag=True)}
     compared = 0
     for key, (default, in_file, in_environment, on_flag) in PRECEDENCE.items():
-        assert places["default"][key] == f"{default}  # default"
+        assert places["default"][key] == f"{default}  # default".lstrip()
         assert places["file"][key] == f"{in_file}  # {config}"
         assert places["environment"][key] == f"{in_environment}  # environment {_variable(key)}"
         assert places["flag"][key] == f"{on_flag}  # --set"
@@ -500,9 +500,9 @@ def test_the_configuration_is_found_in_the_documented_places(made: Path, tmp_pat
 
 
 def _value(shown: str) -> object:
-    if shown in {"True", "False"}:
-        return shown == "True"
-    return shown.strip("'") if shown.startswith("'") else float(shown)
+    if shown in {"true", "false"}:
+        return shown == "true"
+    return shown.strip('"') if shown.startswith('"') else float(shown)
 
 
 def _variable(key: str) -> str:
@@ -510,7 +510,7 @@ def _variable(key: str) -> str:
 
 
 def _text(shown: str) -> str:
-    return shown.strip("'").lower() if shown in {"True", "False"} else shown.strip("'")
+    return shown.strip('"')
 
 
 def _table(kind: str, values: dict[str, object]) -> str:

@@ -82,7 +82,7 @@ def initialize(
         )
     loaded = configuration.load(path, environment={})
     migrate(loaded.config.store.url)
-    _provision(loaded)
+    _provision(loaded, so_pin_file=directory / "token-so-pin")
     instance = Instance(loaded.config, log=Log(form=loaded.config.log.format))
     try:
         fingerprints = {name: _fingerprint(identity) for name, identity in operators.items()}
@@ -152,7 +152,8 @@ def _identity(path: Path, make: Callable[[], Identity]) -> Identity:
     return Identity(certificate=certificate.read_bytes(), private_key=key.read_bytes())
 
 
-def _provision(loaded: LoadedConfig) -> None:
+def _provision(loaded: LoadedConfig, *, so_pin_file: Path) -> None:
+    """Makes the installation's keys; with the security officer's PIN at hand, the wrapping key is marked as trusted."""
     token = loaded.config.token
     if token.softhsm_configuration_file is not None:
         os.environ["SOFTHSM2_CONF"] = str(token.softhsm_configuration_file)
@@ -161,6 +162,7 @@ def _provision(loaded: LoadedConfig) -> None:
         pin=read_secret(token.pin_file),
         token_label=token.label,
         token_serial=token.serial,
+        so_pin=read_secret(so_pin_file) if so_pin_file.exists() else None,
     )
 
 
