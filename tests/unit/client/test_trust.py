@@ -1,16 +1,19 @@
 """Which certificate may verify a credential's signatures."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.fakes.signing_service import CertificateAuthority
 
 from trien_client import TrustNotConfigured, VerificationError
-from trien_client._trust import CertificateTrust, run_to_completion
+from trien_client._trust import DOCUMENT_PURPOSES, CertificateTrust, run_to_completion
 
 NAME = "credentials/c"
 
@@ -62,6 +65,75 @@ def test_what_does_not_lead_to_an_anchor_is_refused(authority: CertificateAuthor
         with pytest.raises(VerificationError):
             pytest.fail(f"accepted: {what}: {trust(authority).check(NAME, chain)}")
     assert len(wrong) == 9
+
+
+def issue(
+    authority: CertificateAuthority, *, purposes: list[x509.ObjectIdentifier], ca: bool = False, usage: bool = True
+) -> list[bytes]:
+    """A certificate like a signer's, but for these extended key usages; `usage` is whether it names a key usage."""
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "signer")]))
+        .issuer_name(authority.issuing.subject)
+        .public_key(ec.generate_private_key(ec.SECP256R1()).public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    if usage:
+        builder = builder.add_extension(
+            x509.KeyUsage(
+                digital_signature=True,
+                content_commitment=True,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                key_cert_sign=ca,
+                crl_sign=ca,
+                encipher_only=False,
+                decipher_only=False,
+            ),
+            critical=True,
+        )
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    chain = [builder.sign(authority._key, SHA256()), authority.issuing]
+    return [certificate.public_bytes(Encoding.DER) for certificate in chain]
+
+
+DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+
+
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize("usage", [True, False], ids=["key usage", "no key usage"])
+def test_a_certificate_that_is_not_for_documents_is_refused(authority: CertificateAuthority, usage: bool) -> None:
+    wrong = {
+        "TLS server": issue(authority, purposes=[SERVER], usage=usage),
+        "TLS client": issue(authority, purposes=[CLIENT], usage=usage),
+        "TLS server and client": issue(authority, purposes=[SERVER, CLIENT], usage=usage),
+        "code signing": issue(authority, purposes=[ExtendedKeyUsageOID.CODE_SIGNING], usage=usage),
+        "time stamping": issue(authority, purposes=[ExtendedKeyUsageOID.TIME_STAMPING], usage=usage),
+        "a CA": issue(authority, purposes=[], ca=True, usage=usage),
+        "a CA for documents": issue(authority, purposes=[DOCUMENT_SIGNING], ca=True, usage=usage),
+    }
+    for what, chain in wrong.items():
+        with pytest.raises(VerificationError, match="not for signatures of documents"):
+            pytest.fail(f"accepted: {what}: {trust(authority).check(NAME, chain)}")
+    assert len(wrong) == 7
+
+
+@pytest.mark.parametrize("usage", [True, False], ids=["key usage", "no key usage"])
+@pytest.mark.parametrize("purpose", sorted(DOCUMENT_PURPOSES))
+def test_a_certificate_for_documents_is_trusted_also_when_it_is_for_more(
+    authority: CertificateAuthority, purpose: str, usage: bool
+) -> None:
+    identifier = x509.ObjectIdentifier(purpose)
+    for purposes in ([identifier], [CLIENT, identifier], []):
+        chain = issue(authority, purposes=purposes, usage=usage)
+        assert trust(authority).check(NAME, chain).public_bytes(Encoding.DER) == chain[0]
 
 
 def test_a_pin_is_a_certificate_a_file_or_a_fingerprint(authority: CertificateAuthority, tmp_path: Path) -> None:
