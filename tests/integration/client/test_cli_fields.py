@@ -4,14 +4,15 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+from pyhanko.pdf_utils.layout import BoxConstraints
 from pyhanko.pdf_utils.reader import PdfFileReader
-from pyhanko.pdf_utils.writer import copy_into_new_writer
+from pyhanko.pdf_utils.writer import PdfFileWriter, copy_into_new_writer
 from pyhanko.sign.fields import SigFieldSpec, append_signature_field, enumerate_sig_fields
-from pyhanko.stamp import NoOpStampStyle
 from tests.documents.judge import require_good
 from tests.documents.producers import reportlab_page
 from tests.fakes.signing_service import CertificateAuthority, FakeSigningService
@@ -102,8 +103,13 @@ def test_a_font_without_the_letters_is_not_taken(tmp_path: Path) -> None:
     assert appearance.embeddable_font("Ký bởi: \U0001f58b") is None
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     assert appearance._subset(str(tmp_path / "broken.ttf"), "a") is None
-    drawn = appearance.text_style("\U0001f58b", datetime(2026, 11, 24, tzinfo=UTC))
-    assert isinstance(drawn, NoOpStampStyle)
+    assert _stamp("Ký bởi") is not None
+    assert _stamp("\U0001f58b") is None
+
+
+def _stamp(name: str) -> Any:
+    style = appearance.TextStyle(name=name, at=datetime(2026, 11, 24, tzinfo=UTC))
+    return style.create_stamp(PdfFileWriter(), BoxConstraints(width=100, height=50), {})  # type: ignore[no-untyped-call]
 
 
 def test_a_new_field_is_made_only_when_it_is_asked_for(trien: Trien, form: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.content import PdfContent, ResourceType
 from pyhanko.pdf_utils.generic import pdf_name
 from pyhanko.pdf_utils.layout import AxisAlignment, BoxConstraints, InnerScaling, Margins, SimpleBoxLayoutRule
-from pyhanko.stamp import BaseStampStyle, NoOpStampStyle, StaticStampStyle
+from pyhanko.pdf_utils.writer import BasePdfFileWriter
+from pyhanko.stamp import BaseStampStyle, StaticStampStyle
 
 from trien_client.cli.outcome import CommandError, plain
 
@@ -67,14 +68,27 @@ def image_style(file: Path) -> BaseStampStyle:
     return _style(PdfImage(pixels), InnerScaling.STRETCH_TO_FIT, margin=0)
 
 
-def text_style(name: str, at: datetime) -> BaseStampStyle:
-    """Returns a style that says who signed and when; without a font that has all the letters it draws nothing."""
-    lines = (
-        f"Ký bởi: {plain(unicodedata.normalize('NFC', name))}",
-        f"Ngày ký: {at.astimezone(VIETNAM):%d/%m/%Y %H:%M:%S} +07:00",
-    )
-    font = embeddable_font("".join(lines))
-    return NoOpStampStyle() if font is None else _style(_TextBlock(lines, font), InnerScaling.SHRINK_TO_FIT, margin=2)
+@dataclass(frozen=True)
+class TextStyle(BaseStampStyle):
+    """Says who signed and when; without a font that has all the letters it draws nothing.
+
+    The font is looked for only when there is a visible field.
+    """
+
+    name: str = ""
+    at: datetime = datetime.min
+
+    def create_stamp(self, writer: BasePdfFileWriter, box: BoxConstraints, text_params: dict[str, Any]) -> Any:
+        """Makes the stamp for one field; None when nothing is to be drawn."""
+        lines = (
+            f"Ký bởi: {plain(unicodedata.normalize('NFC', self.name))}",
+            f"Ngày ký: {self.at.astimezone(VIETNAM):%d/%m/%Y %H:%M:%S} +07:00",
+        )
+        font = embeddable_font("".join(lines))
+        if font is None:
+            return None
+        style = _style(_TextBlock(lines, font), InnerScaling.SHRINK_TO_FIT, margin=2)
+        return style.create_stamp(writer, box, text_params)
 
 
 def _style(content: PdfContent, scaling: InnerScaling, *, margin: int) -> BaseStampStyle:
@@ -106,8 +120,10 @@ class EmbeddableFont:
 
 def embeddable_font(text: str) -> EmbeddableFont | None:
     """Returns a font of this machine that has every character of `text` and may be embedded, or None."""
+    # All digits, so that documents that are signed one after the other share one font.
+    characters = "".join(sorted(set(text) | set("0123456789")))
     for file in _candidates():
-        font = _subset(file, text)
+        font = _subset(file, characters)
         if font is not None:
             return font
     return None
@@ -139,14 +155,14 @@ def _fontconfig() -> tuple[str, ...]:
     return tuple(file for file in found if file)
 
 
-def _subset(file: str, text: str) -> EmbeddableFont | None:
+@cache
+def _subset(file: str, characters: str) -> EmbeddableFont | None:
     from fontTools import subset  # type: ignore[import-untyped]
     from fontTools.ttLib import TTFont, TTLibError  # type: ignore[import-untyped]
 
     logging.getLogger("fontTools").setLevel(logging.CRITICAL + 1)
     try:
         font: Any = TTFont(io.BytesIO(Path(file).read_bytes()), lazy=True)
-        characters = sorted(set(text))
         restricted = font["OS/2"].fsType & 0x000F == 0x0002
         if (
             "glyf" not in font
@@ -160,7 +176,7 @@ def _subset(file: str, text: str) -> EmbeddableFont | None:
         options.layout_features = []
         options.notdef_outline = True
         selection: Any = subset.Subsetter(options)
-        selection.populate(text=text)
+        selection.populate(text=characters)
         selection.subset(font)
         program = io.BytesIO()
         font.save(program)

@@ -32,7 +32,7 @@ def trien(
     \b
     Try it with a sandbox:
       trien-server sandbox --dir sandbox
-      export TRIEN_CONNECTION=sandbox/connection.json
+      export TRIEN_CONNECTION=$PWD/sandbox/connection.json
       trien credentials list
       trien sign pdf decision.pdf decision-signed.pdf --credential hoang-trinh-don-rsa
       trien verify decision-signed.pdf

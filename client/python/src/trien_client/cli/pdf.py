@@ -21,7 +21,7 @@ from trien_client._algorithms import SignatureAlgorithm
 from trien_client._client import Client
 from trien_client._items import Item
 from trien_client._resources import SigningResult
-from trien_client.cli.appearance import image_style, text_style
+from trien_client.cli.appearance import TextStyle, image_style
 from trien_client.cli.outcome import CommandError
 from trien_client.cli.password import PasswordSource
 from trien_client.pyhanko import TrienSigner, sign_together
@@ -96,10 +96,11 @@ async def _sign(document: Path, signed: BinaryIO, signer: TrienSigner, options: 
         with document.open("rb") as source:
             writer = IncrementalPdfFileWriter(source)
             name = options.field or options.new_field or _free_field(writer.prev)
-            if options.appearance is None:
-                style = text_style(signer.subject_name or signer.credential, datetime.now().astimezone())
-            else:
-                style = image_style(options.appearance)
+            style = (
+                TextStyle(name=signer.subject_name or signer.credential, at=datetime.now().astimezone())
+                if options.appearance is None
+                else image_style(options.appearance)
+            )
             metadata = PdfSignatureMetadata(
                 field_name=name,
                 reason=options.reason,
