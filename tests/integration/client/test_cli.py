@@ -247,7 +247,7 @@ FAILURES: list[tuple[Any, int, str]] = [
     (
         Refuse("SIGNER_LOCKED", grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after=60),
         4,
-        "(in 1 minute), or: Ask your administrator",
+        "(in 1 minute), or ask your administrator",
     ),
     (Refuse("BUSY", grpc.StatusCode.UNAVAILABLE, retry_after=600), 3, "BUSY"),
     (Refuse("CLOCK_NOT_TRUSTED", grpc.StatusCode.UNAVAILABLE), 3, "clock is wrong"),

@@ -128,7 +128,7 @@ class Failure:
     def __init__(self, reason: str, message: str, advice: str, exit_code: ExitCode, **details: object) -> None:
         self.reason = reason
         # Some messages are the server's, whose sentences may be open.
-        self.message = message if message.endswith((".", "!", "?")) else f"{message}."
+        self.message = message if message.endswith((".", "!", "?", ")")) else f"{message}."
         self.advice = advice
         self.exit_code = exit_code
         self.details = {name: value for name, value in details.items() if value is not None}
@@ -150,7 +150,7 @@ def describe(error: "TrienError") -> Failure:
         remaining = error.remaining_attempts if isinstance(error, _errors.OneTimePasswordRejected) else None
         return Failure(
             error.reason,
-            attempts_message(remaining) if remaining is not None else error.message,
+            _message(error, remaining),
             _advice(error, remaining),
             code,
             request_id=error.request_id,
@@ -190,6 +190,14 @@ def attempts_message(remaining: int | None) -> str:
             return f"{rejected} {remaining} attempts remain."
 
 
+def _message(error: "Refusal", remaining: int | None) -> str:
+    if remaining is not None:
+        return attempts_message(remaining)
+    if error.reason == "SIGNER_LOCKED":
+        return "Too many wrong one-time passwords: the signer is locked."
+    return error.message
+
+
 def _advice(error: "Refusal", remaining: int | None) -> str:
     if remaining == 0:
         return (
@@ -200,7 +208,9 @@ def _advice(error: "Refusal", remaining: int | None) -> str:
     if error.retry_after is None:
         return advice
     when = _when(error.retry_after, now=datetime.now().astimezone())
-    return f"Wait until {when}, or: {advice}" if error.reason == "SIGNER_LOCKED" else f"{advice} Not before {when}."
+    if error.reason == "SIGNER_LOCKED":
+        return f"Wait until {when}, or ask your administrator to unlock the signer."
+    return f"{advice} Not before {when}."
 
 
 def _when(wait: timedelta, *, now: datetime) -> str:
