@@ -35,8 +35,8 @@ class Call:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A server that lets all callers of a round in, so that they meet in the transaction."""
-    limits = ["server.threads=80", "server.signing_requests=72", "token.sessions=4"]
+    """A server that lets all callers of a round in, so that they meet in the transaction: one client gets half."""
+    limits = ["server.threads=160", "server.signing_requests=128", "token.sessions=4"]
     with running_sandbox(tmp_path_factory.mktemp("race") / "installation", *limits) as running:
         yield running
 
@@ -197,7 +197,7 @@ def test_with_the_default_limits_the_losers_are_refused_before_their_password_co
 @pytest.mark.promise("P2")
 def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) -> None:
     rounds = 16
-    limits = ["server.workers=3", "server.threads=48", "server.signing_requests=40"]
+    limits = ["server.workers=3", "server.threads=160", "server.signing_requests=128"]
     with running_sandbox(tmp_path / "installation", *limits) as several, Administrator(several) as administrator:
         token = several.population["client"]["token"]
         opened = [Connection(several, token=token) for _ in range(12)]

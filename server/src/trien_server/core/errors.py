@@ -125,7 +125,7 @@ class OneTimePasswordRejected(Refusal):
 
     def __init__(self, remaining_attempts: int) -> None:
         super().__init__(
-            f"The one-time password was not accepted. {remaining_attempts} attempts remain.",
+            f"The one-time password was not accepted. Attempts that remain: {remaining_attempts}.",
             metadata={"remainingAttempts": str(remaining_attempts)},
         )
 

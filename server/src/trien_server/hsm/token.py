@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -31,6 +32,9 @@ from trien_server.hsm.selftest import prove_locking
 from trien_server.hsm.sessions import SessionPool, Slot, TokenSession
 from trien_server.hsm.unwrapped import UNWRAPPED_KEYS, Run
 from trien_server.hsm.wrapping import UnwrappedKey
+
+_NEW_KEY_PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""How long, in seconds, a key that is not found is waited for before it counts as missing."""
 
 T = TypeVar("T")
 
@@ -129,7 +133,18 @@ class Pkcs11Hsm:
         readers = connection.readers
         for slot in readers.slots:
             if not slot.knows(key):
+                self._find(key, slot)
+
+    def _find(self, key: KeyReference, slot: Slot) -> None:
+        """Finds the key in one session. Another process may have made it just now, and still be writing it."""
+        for pause in _NEW_KEY_PAUSES:
+            try:
                 self._use(lambda session: session.private_key(key), wanted=slot)
+            except KeyMismatch:
+                time.sleep(pause)
+            else:
+                return
+        self._use(lambda session: session.private_key(key), wanted=slot)
 
     def sign(
         self,

@@ -5,7 +5,7 @@ import hashlib
 from cryptography import x509
 
 from trien_server.core.errors import HsmUnavailable, InvalidArgument
-from trien_server.core.ports import Hsm, KeyReference
+from trien_server.core.ports import Hsm, KeyMismatch, KeyReference
 from trien_server.core.principal import Principal
 from trien_server.core.records import Credential, Key, KeyPurpose, KeyState, Organization, Signer
 from trien_server.core.signing_request import ALGORITHMS, request_information, signing_request, subject_name
@@ -59,7 +59,10 @@ class GenerateSigningRequest:
         function = algorithm.hash_function
         message = information if function is None else hashlib.new(function.hashlib_name, information).digest()
         reference = KeyReference(object_id=key.object_id, key_type=key.key_type, public_key=key.public_key)
-        self._hsm.prepare(reference)
+        try:
+            self._hsm.prepare(reference)
+        except KeyMismatch as mismatch:
+            raise HsmUnavailable("The token does not hold the key.") from mismatch
         (signature,) = self._hsm.sign(reference, algorithm, [message], pss_salt_length=None)
         encoded = signing_request(information, key.key_type, signature)
         if not x509.load_der_x509_csr(encoded).is_signature_valid:
