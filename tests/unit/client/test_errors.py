@@ -112,3 +112,32 @@ def test_every_public_name_can_be_loaded_and_every_error_is_public() -> None:
     assert sorted(trien_client._HOME_OF) == trien_client.__all__
     with pytest.raises(AttributeError):
         trien_client.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "retried"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "Unavailable", True),
+        (grpc.StatusCode.CANCELLED, "Unavailable", True),  # a server that stops says it to calls that just arrived
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "DeadlineExceeded", False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "MessageTooLarge", False),
+        (grpc.StatusCode.UNKNOWN, "TransportError", False),
+    ],
+)
+def test_what_grpc_itself_says_is_retried_only_when_the_server_was_away(
+    code: grpc.StatusCode, kind: str, retried: bool
+) -> None:
+    class Failure(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+        def code(self) -> grpc.StatusCode:
+            return code
+
+        def details(self) -> str:
+            return ""
+
+        def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+            return ()
+
+    Failure.__abstractmethods__ = frozenset()
+    error = error_of(Failure(), address="host:1")
+    assert type(error).__name__ == kind
+    assert is_retried(error) is retried

@@ -69,6 +69,9 @@ def _transport_error(code: grpc.StatusCode | None, details: str, address: str) -
                 code=code.name,
             )
         return Unavailable(f"No connection to {address}, or it was lost.", code=code.name)
+    if code is grpc.StatusCode.CANCELLED:
+        # The SDK cancels nothing: it is a call that reached a server in the moment when it stops.
+        return Unavailable(f"The server at {address} ended the call: it stops.", code=code.name)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return MessageTooLarge("The message is larger than the server takes, or it has no room now.", code=code.name)
     name = "UNKNOWN" if code is None else code.name
