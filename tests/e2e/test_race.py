@@ -204,6 +204,8 @@ def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) ->
         racing = Racers(opened)
         try:
             person = administrator.create_person("race-processes")
+            for connection in opened:
+                _sign_once(connection, person)
             totals: Counter[str] = Counter()
             for number in range(rounds):
                 code = person.authenticator.take()
@@ -216,8 +218,23 @@ def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) ->
                 connection.channel.close()
         assert totals["OK"] == rounds
         assert totals.total() == rounds * CALLERS
-        _check_database(several, person, rounds)
+        _check_database(several, person, rounds + len(opened))
         assert several.stop() == 0
+
+
+def _sign_once(connection: Connection, person: Person) -> None:
+    """Signs over a connection as soon as its process sees the key that another one made."""
+    request = request_of(person, b"first")
+    end = time.monotonic() + 60
+    while True:
+        try:
+            connection.call(connection.signing.SignDigests, request)
+        except Refused as refused:
+            if refused.reason != "HSM_UNAVAILABLE" or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 @pytest.mark.promise("P2", "P7")

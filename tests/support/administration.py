@@ -263,8 +263,17 @@ class Administrator:
     def signing_request(self, key: str, signer: str) -> bytes:
         """Returns a certificate signing request (DER)."""
         request = credential_service_pb2.GenerateCertificateSigningRequestRequest(key=key, signer=signer)
-        answer = self.connection.call(self.connection.credentials.GenerateCertificateSigningRequest, request)
-        return bytes(answer.certificate_signing_request)
+        end = time.monotonic() + 30
+        while True:
+            try:
+                answer = self.connection.call(self.connection.credentials.GenerateCertificateSigningRequest, request)
+            except Refused as refused:
+                # Another process than the one that made the key may have to start its token anew to see it.
+                if refused.reason != "HSM_UNAVAILABLE" or time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+            else:
+                return bytes(answer.certificate_signing_request)
 
     def create_credential(
         self,

@@ -97,9 +97,9 @@ class Sandbox:
     def _prepare_folder(self) -> IO[str]:
         """Takes the folder, empty or a sandbox, for this process alone; returns what holds it while it is open."""
         marker = self._directory / _MARKER
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (".", _MARKER, CONFIG_NAME, _POPULATION, "token-pin", "tls", "token", "signing-ca"):
             require_own(self._directory / name)
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not marker.exists() and any(self._directory.iterdir()):
             raise NotASandbox(f"{self._directory} is not empty and no sandbox: choose another folder.")
         lock = marker.open("a+")

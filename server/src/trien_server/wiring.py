@@ -67,6 +67,7 @@ from trien_server.services.transactions import Transactions
 from trien_server.store.urls import open_store
 
 _CHECK_SECONDS = 1.0
+_REOPEN_SECONDS = 30.0
 
 
 class UseCases:
@@ -242,6 +243,7 @@ class Instance:
                 token_label=config.token.label,
                 token_serial=config.token.serial,
                 sessions=config.token.sessions,
+                reopen_interval=_REOPEN_SECONDS if config.server.workers > 1 else None,
                 report=self.report,
             )
         except BaseException:
@@ -306,6 +308,7 @@ class Server:
         )
         self._tell = tell
         self._stopped = threading.Event()
+        self._ended = threading.Event()
         self._watch = threading.Thread(target=self._keep_health, name="health", daemon=True)
         self._beat = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
@@ -323,14 +326,17 @@ class Server:
         settings = self._instance.config.server
         self._instance.use.wait_authorization.stop()
         self.grpc.stop(drain=settings.drain_seconds, grace=settings.grace_seconds)
-        self._watch.join()
+        self._ended.set()
+        for thread in (self._watch, self._beat):
+            if thread.ident is not None:
+                thread.join()
         self._instance.use.key_generation.stop()
         self._instance.close()
 
     def _keep_beating(self) -> None:
         """Tells the supervisor that the process lives. Waits for neither store nor token: a busy worker is not hung."""
         self._tell()
-        while not self._stopped.wait(_CHECK_SECONDS):
+        while not self._ended.wait(_CHECK_SECONDS):
             self._tell()
 
     def _keep_health(self) -> None:

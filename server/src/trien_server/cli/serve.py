@@ -45,7 +45,11 @@ def _serve(instance: Instance, *, stop: StopSignal, pipe: HeartbeatPipe | None) 
     except BaseException:
         instance.close()
         raise
-    server.start()
+    try:
+        server.start()
+    except BaseException:
+        server.stop()
+        raise
     instance.log.info("serving", token_port=server.grpc.token_port, certificate_port=server.grpc.certificate_port)
     while not stop.wait(0.2) and not instance.fatal.is_set():
         pass

@@ -8,7 +8,7 @@ without touching old seals, and rows of two tables cannot be confused.
 import dataclasses
 import hashlib
 import hmac
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from trien_server.core.encoding import encode_all
 from trien_server.core.records import (
@@ -25,6 +25,8 @@ ENCODING_VERSION = 1
 GENERATION = "1"
 LONGEST_AUTHORIZATION = timedelta(hours=24)
 """How long an authorization can be approved and used."""
+CLOCK_TOLERANCE = timedelta(seconds=5)
+"""How far clocks may be apart."""
 KEPT_REQUEST = timedelta(days=7)
 """How long a granted request's outcome is kept."""
 
@@ -83,10 +85,15 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
         case Approval(create_time=at) | AuditEntry(time=at):
             return sealed_on == at.date()
         case Authorization(create_time=at, expire_time=end):
-            return at.date() <= sealed_on <= end.date() and end - at <= LONGEST_AUTHORIZATION
+            return _within(at, sealed_on, end) and end - at <= LONGEST_AUTHORIZATION
         case GrantedRequest(create_time=at):
-            return at.date() <= sealed_on <= (at + KEPT_REQUEST).date()
+            return _within(at, sealed_on, at + KEPT_REQUEST)
     return True
+
+
+def _within(begin: datetime, day: date, end: datetime) -> bool:
+    """Tells whether a day lies in a time, for a clock that may be a little behind or ahead of the one that began it."""
+    return (begin - CLOCK_TOLERANCE).date() <= day <= (end + CLOCK_TOLERANCE).date()
 
 
 def day_seal(key: bytes, record: Record, seal_key: str) -> bytes:

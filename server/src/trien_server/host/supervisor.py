@@ -22,10 +22,12 @@ from trien_server.host.stop import StopSignal
 SILENCE_SECONDS = 5.0
 """A worker that says nothing for so long hangs."""
 START_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A worker that served for so long shows that starting works."""
 DYING_SECONDS = 2.0
 """How long a worker that is replaced may take to end before it is killed."""
 PIN_REFUSED = 3
-_BACKOFF = (0.0, 0.5, 1.0, 2.0, 5.0)
+_BACKOFF = (0.5, 1.0, 2.0, 5.0)
 
 
 class Heartbeat(Enum):
@@ -71,19 +73,20 @@ class Supervisor:
         lock; 1 when no worker ever served.
         """
         told = False
-        while not stop.is_set():
-            self._start_missing()
-            self._listen(0.1)
-            code = self._bury()
-            if code is not None:
-                self._end_all(grace)
-                return code
-            self._replace_hung()
-            if not told and sum(worker.served for worker in self._workers) == self._count:
-                told = True
-                ready()
-        self._end_all(grace)
-        return 0
+        try:
+            while not stop.is_set():
+                self._start_missing()
+                self._listen(0.1)
+                code = self._bury()
+                if code is not None:
+                    return code
+                self._replace_hung()
+                if not told and sum(worker.served for worker in self._workers) == self._count:
+                    told = True
+                    ready()
+            return 0
+        finally:
+            self._end_all(grace)
 
     @property
     def pids(self) -> list[int]:
@@ -95,10 +98,17 @@ class Supervisor:
         while staying < self._count and time.monotonic() >= self._next_start:
             receiving, sending = os.pipe()
             os.set_blocking(receiving, False)
-            process = subprocess.Popen(  # noqa: S603 - the command is this program's own
-                list(self._command(sending)), pass_fds=[sending], stdin=subprocess.PIPE, start_new_session=True
-            )
-            os.close(sending)
+            try:
+                process = subprocess.Popen(  # noqa: S603 - the command is this program's own
+                    list(self._command(sending)), pass_fds=[sending], stdin=subprocess.PIPE, start_new_session=True
+                )
+            except OSError as fault:
+                os.close(receiving)
+                self._report("worker_not_started", {"because": str(fault)})
+                self._failed()
+                return
+            finally:
+                os.close(sending)
             if process.stdin is not None:
                 with suppress(BrokenPipeError), process.stdin as stdin:
                     stdin.write(self._configuration)
@@ -123,7 +133,8 @@ class Supervisor:
                     self._dismiss(worker, "worker_hung")
                 else:
                     worker.served = True
-                    self._failures = 0
+                    if time.monotonic() - worker.begun > STEADY_SECONDS:
+                        self._failures = 0
 
     def _replace_hung(self) -> None:
         now = time.monotonic()
@@ -151,12 +162,15 @@ class Supervisor:
             if code == PIN_REFUSED:
                 return PIN_REFUSED
             if not worker.served:
-                self._failures += 1
-                if self._failures > 2 * self._count and not any(other.served for other in self._workers):
+                if self._failures >= 2 * self._count and not any(other.served for other in self._workers):
                     return 1
-            pause = _BACKOFF[min(self._failures, len(_BACKOFF) - 1)]
-            self._next_start = time.monotonic() + pause
+                self._failed()
         return None
+
+    def _failed(self) -> None:
+        """Puts the next start off, longer each time until a worker served for a while."""
+        self._next_start = time.monotonic() + _BACKOFF[min(self._failures, len(_BACKOFF) - 1)]
+        self._failures += 1
 
     def _end_all(self, grace: float) -> None:
         for worker in self._workers:

@@ -74,11 +74,13 @@ class Pkcs11Hsm:
         probe_interval: float = PROBE_INTERVAL,
         self_test: bool = True,
         unwrapped_keys: int = UNWRAPPED_KEYS,
+        reopen_interval: float | None = None,
     ) -> None:
         """Loads the module, logs in, probes, and with `self_test` proves that it bears threads.
 
         `sessions` is the size of the pool, by default the number of processors, at most 8. Up to
-        `unwrapped_keys` wrapped keys are kept ready.
+        `unwrapped_keys` wrapped keys are kept ready. With `reopen_interval`, in seconds, a key that is not found
+        has the module started anew, at most so often: for tokens that other processes write to.
 
         Raises `PinRejected` (do not start again without an operator: tokens lock), `NotProvisioned`, or
         `HsmUnavailable`.
@@ -89,6 +91,8 @@ class Pkcs11Hsm:
             raise ValueError(f"the token is probed every {LONGEST_PROBE_INTERVAL} s or more often")
         if unwrapped_keys < 1:
             raise ValueError("at least one unwrapped key is kept")
+        self._reopen_interval = reopen_interval
+        self._next_reopening = 0.0
         tell: Report = report if report is not None else _tell_nobody
         counts = self._counts = Counter[str]()
         module = load_module(module_path)
@@ -144,7 +148,22 @@ class Pkcs11Hsm:
                 time.sleep(pause)
             else:
                 return
-        self._use(lambda session: session.private_key(key), wanted=slot)
+        try:
+            self._use(lambda session: session.private_key(key), wanted=slot)
+        except KeyMismatch as mismatch:
+            if not self._may_reopen():
+                raise
+            # SoftHSM can miss for good what another process wrote just when it looked: only starting it anew helps.
+            self._recovery.failed(self._recovery.connection(), mismatch)
+            raise HsmUnavailable from mismatch
+
+    def _may_reopen(self) -> bool:
+        """Tells whether the module may be started anew for a key that is missing: seldom, for it stops all else."""
+        now = time.monotonic()
+        if self._reopen_interval is None or now < self._next_reopening:
+            return False
+        self._next_reopening = now + self._reopen_interval
+        return True
 
     def sign(
         self,

@@ -27,8 +27,10 @@ MESSAGE_SECONDS = 5.0
 """How long a caller may take to send its message once the call is open."""
 OPEN_MESSAGE_SECONDS = 2.0
 """The same for callers that show no identity: health and reflection."""
-OPEN_CALLS = 4
-"""How many of these are read at once."""
+OPEN_CALLS = 8
+"""How many of these are at work at once, of one host half."""
+OPEN_MESSAGES = 100
+"""How many messages a call of reflection may send."""
 
 
 class Admission(grpc.ServerInterceptor):
@@ -39,7 +41,7 @@ class Admission(grpc.ServerInterceptor):
         self._watch = MessageWatch(clock=clock)
         self._most_of_one = max(1, threads // 2)
         self._at_work: Counter[str] = Counter()
-        self._open = threading.BoundedSemaphore(OPEN_CALLS)
+        self._open: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def stop(self) -> None:
@@ -51,8 +53,12 @@ class Admission(grpc.ServerInterceptor):
     ) -> Any:
         """Returns the method's handler, read as a stream of one message when it is unary."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
-            return handler
+        if handler is None:
+            return None
+        if handler.request_streaming and handler.response_streaming:
+            return self._limited_stream(handler)
+        if handler.request_streaming or handler.response_streaming:
+            return None  # no such method is served: the answer is UNIMPLEMENTED
         needs_identity = handler_call_details.method.startswith("/trien.v1.")
         serve = self._serve_known if needs_identity else self._serve_open
 
@@ -78,15 +84,48 @@ class Admission(grpc.ServerInterceptor):
             return self._run(handler, request, context, outcome)
 
     def _serve_open(self, handler: Any, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-        if not self._open.acquire(blocking=False):
+        with self._open_place(context):
+            try:
+                request = self._read(handler, messages, context, OPEN_MESSAGE_SECONDS)
+            except InvalidArgument as refusal:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal.message)
+            return handler.unary_unary(request, context)
+
+    def _limited_stream(self, handler: Any) -> Any:
+        """Returns reflection's handler with a limit on how long each message may take, and how many there are."""
+
+        def behaviour(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            def limited() -> Iterator[Any]:
+                for _ in range(OPEN_MESSAGES):
+                    with self._watch.limit(context, OPEN_MESSAGE_SECONDS):
+                        message = next(messages, None)
+                    if message is None:
+                        return
+                    yield message
+
+            with self._open_place(context):
+                yield from handler.stream_stream(limited(), context)
+
+        return grpc.stream_stream_rpc_method_handler(
+            behaviour, handler.request_deserializer, handler.response_serializer
+        )
+
+    @contextmanager
+    def _open_place(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Counts the calls without identity, by host. Ends the call when there is no place."""
+        host = context.peer().rpartition(":")[0]
+        with self._lock:
+            free = self._open.total() < OPEN_CALLS and self._open[host] < OPEN_CALLS // 2
+            self._open[host] += free
+        if not free:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls without identity at once")
         try:
-            request = self._read(handler, messages, context, OPEN_MESSAGE_SECONDS)
-        except InvalidArgument as refusal:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, refusal.message)
+            yield
         finally:
-            self._open.release()
-        return handler.unary_unary(request, context)
+            with self._lock:
+                self._open[host] -= 1
+                if not self._open[host]:
+                    del self._open[host]
 
     def _read(self, handler: Any, messages: Iterator[bytes], context: grpc.ServicerContext, seconds: float) -> Any:
         """Returns the call's message. Raises `InvalidArgument` when there is none or it is of another type."""

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from trien.v1 import (
     access_service_pb2,
@@ -19,6 +19,7 @@ from trien.v1 import (
 )
 
 from trien_server.rpc.admission import Admission
+from trien_server.rpc.health import Health
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
@@ -34,6 +35,7 @@ SERVICES: tuple[str, ...] = tuple(
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 """The full names of Trien's services."""
+HEALTH = "grpc.health.v1.Health"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +90,12 @@ class GrpcServer:
             maximum_concurrent_rpcs=limits.concurrent_calls,
         )
         self._admission = admission
-        self._health = health.HealthServicer()
-        self._stopping = threading.Event()
+        self._health = Health(SERVICES)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for add in register:
             add(self._server)
         if reflect:
-            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*SERVICES, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         identity = [(tls.private_key, tls.certificate_chain)]
         self.token_port = self._bind(token_address, grpc.ssl_server_credentials(identity))
@@ -119,16 +120,11 @@ class GrpcServer:
 
     def set_serving(self, serving: bool) -> None:
         """Says by the standard health service whether calls can be answered now."""
-        if serving and self._stopping.is_set():
-            return
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", *SERVICES):
-            self._health.set(service, status)
+        self._health.set_serving(serving)
 
     def stop(self, *, drain: float, grace: float) -> None:
         """Says NOT_SERVING, goes on answering for `drain` seconds, takes no new call, and finishes for `grace`."""
-        self._stopping.set()
-        self._health.enter_graceful_shutdown()
+        self._health.stop()
         threading.Event().wait(drain)
         self._server.stop(grace).wait()
         self._admission.stop()

@@ -5,8 +5,7 @@ from datetime import timedelta
 
 from trien_server.core.errors import ClockNotTrusted
 from trien_server.core.ports import Clock, Report, Store
-
-CLOCK_TOLERANCE = timedelta(seconds=5)
+from trien_server.core.sealing import CLOCK_TOLERANCE
 
 
 class ClockGuard:
@@ -18,6 +17,7 @@ class ClockGuard:
         self._report = report
         self._lock = threading.Lock()
         self._trusted = True
+        self._unchecked = False
         self._last = (clock.now(), clock.monotonic())
 
     def assert_trusted(self) -> None:
@@ -25,7 +25,7 @@ class ClockGuard:
 
         Costs no call of the database unless the clock jumped. Raises `StoreUnavailable` when that check fails.
         """
-        if self._jumped():
+        if self._jumped() or self._unchecked:
             self.check()
         if not self._trusted:
             raise ClockNotTrusted
@@ -40,7 +40,8 @@ class ClockGuard:
         behind_log = latest is not None and now < latest - CLOCK_TOLERANCE
         trusted = abs(now - stored) <= CLOCK_TOLERANCE and not behind_log
         with self._lock:
-            changed, self._trusted = trusted is not self._trusted, trusted
+            changed = trusted is not (self._trusted or self._unchecked)
+            self._trusted, self._unchecked = trusted, False
         if changed:
             event = "clock_trusted_again" if trusted else "clock_not_trusted"
             self._report(event, {"now": now.isoformat(), "store": stored.isoformat(), "log": str(latest)})
@@ -55,5 +56,9 @@ class ClockGuard:
         jump = (now - last_now) - timedelta(seconds=monotonic - last_monotonic)
         if abs(jump) <= CLOCK_TOLERANCE:
             return False
+        # Until a check says otherwise: it may not be possible now.
+        with self._lock:
+            self._trusted = False
+            self._unchecked = True
         self._report("clock_jumped", {"seconds": f"{jump.total_seconds():+.1f}"})
         return True

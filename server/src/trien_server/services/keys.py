@@ -16,6 +16,7 @@ from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
 
 _RETRY_SECONDS = 2.0
+_LONGEST_RETRY_SECONDS = 300.0
 
 
 class KeyGeneration:
@@ -75,7 +76,7 @@ class KeyGeneration:
         attempt = next_version(before, object_id=self._randomness.bytes(16))
         if not self._put(before, attempt, kind="key_generation_begun"):
             return
-        self._hsm.destroy_key_pair(before.object_id)
+        self._destroy(before.object_id, name)
         try:
             public_key = self._hsm.generate_key_pair(attempt.object_id, attempt.key_type)
         except HsmUnavailable:
@@ -86,7 +87,16 @@ class KeyGeneration:
             return
         made = next_version(attempt, state=KeyState.ENABLED, public_key=public_key)
         if not self._put(attempt, made, kind="key_generated"):
-            self._hsm.destroy_key_pair(attempt.object_id)
+            self._destroy(attempt.object_id, name)
+
+    def _destroy(self, object_id: bytes, name: str) -> None:
+        """Destroys what an attempt left that no record in force names; an object that stays is reported."""
+        try:
+            self._hsm.destroy_key_pair(object_id)
+        except Refusal:
+            raise
+        except Exception as fault:  # noqa: BLE001 - it is in nobody's way
+            self._report("key_object_left", {"key": name, "because": type(fault).__name__})
 
     def _put(self, expected: Key, key: Key, *, kind: str) -> bool:
         """Puts a key in the place of the expected record; returns False when another record is in force."""
@@ -101,13 +111,19 @@ class KeyGeneration:
         return in_force
 
     def _run(self) -> None:
+        failures = 0
         while (name := self._names.get()) is not None and not self._stopped.is_set():
             try:
                 self.generate(name)
-            except Refusal as refusal:
-                self._report("key_generation_delayed", {"key": name, "because": refusal.reason})
-                if not self._stopped.wait(_RETRY_SECONDS):
+            except Exception as fault:  # noqa: BLE001 - the other keys are waiting
+                because = fault.reason if isinstance(fault, Refusal) else type(fault).__name__
+                self._report("key_generation_delayed", {"key": name, "because": because})
+                pause = min(_RETRY_SECONDS * 2**failures, _LONGEST_RETRY_SECONDS)
+                failures += 1
+                if not self._stopped.wait(pause):
                     self._names.put(name)
+            else:
+                failures = 0
 
 
 class CreateKey:

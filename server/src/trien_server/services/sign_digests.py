@@ -92,7 +92,8 @@ class SignDigests:
             request = self._grants.check(view, principal, command, at)
             if view.get(GrantedRequest, request.granted_request) is not None:
                 return None
-            self._require_key(request)
+            if not self._hsm.ready():
+                raise HsmUnavailable
             deadline.require(_LEAST_TIME + len(command.items) * _SECONDS_PER_ITEM[request.usable.key.key_type])
             return view, request, self._grants.prepare(view, principal, command, request, at)
 
@@ -100,6 +101,7 @@ class SignDigests:
         if prepared is None:
             return None
         view, request, authority = prepared
+        self._require_key(request)
 
         def decide(ledger: Ledger) -> GrantedWork | Refusal:
             ledger.assert_unchanged(view)
@@ -109,8 +111,6 @@ class SignDigests:
 
     def _require_key(self, request: CheckedRequest) -> None:
         """Finds the key's handle before anything is consumed. Raises `HsmUnavailable`."""
-        if not self._hsm.ready():
-            raise HsmUnavailable
         try:
             self._hsm.prepare(request.usable.reference)
         except KeyMismatch as mismatch:

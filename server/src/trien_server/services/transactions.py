@@ -9,7 +9,8 @@ from trien_server.core.audit import make_entry
 from trien_server.core.errors import Busy, ClockNotTrusted, Refusal
 from trien_server.core.ports import Clock, R, Randomness, Report, Sealed, Snapshot, Store, Transaction
 from trien_server.core.records import AuditEntry, Outcome, Record
-from trien_server.services.clock_guard import CLOCK_TOLERANCE, ClockGuard
+from trien_server.core.sealing import CLOCK_TOLERANCE
+from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
 from trien_server.services.seals import DayKeyMissing, Seals

@@ -47,13 +47,16 @@ SELECT current_setting('server_version_num')::int, current_setting('server_encod
             OR EXISTS (SELECT 1 FROM pg_rewrite r WHERE r.ev_class = c.oid)
             OR EXISTS (SELECT 1 FROM pg_inherits h WHERE c.oid IN (h.inhparent, h.inhrelid))
             OR EXISTS (SELECT 1 FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+            OR EXISTS (SELECT 1 FROM pg_constraint k WHERE c.oid IN (k.conrelid, k.confrelid) AND k.contype = 'f')
             OR EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated <> '')
             OR EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid
                 AND (i.indexprs IS NOT NULL OR i.indpred IS NOT NULL))
         )
-    )
+    ),
+    (SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = to_regclass('audit_entries'))
 """
-# The last one: tables that do something by themselves, or answer with something else than their rows (P5).
+# The last but one: tables that do something by themselves, or answer with something else than their rows (P5).
 
 
 class Overdue(psycopg.OperationalError):
@@ -173,7 +176,9 @@ def look_at(connection: Connection) -> Look:
             f"The database's setting synchronous_commit is {synchronous_commit!r}, neither 'on' nor 'remote_apply'."
         )
     try:
-        connection.command(f"{_SESSION}; SET synchronous_commit = {synchronous_commit}")
+        # Names mean the tables that were looked at, and no others that come first for this role.
+        path = f"; SET search_path = {row[11]}, pg_temp" if row[11] is not None else ""
+        connection.command(f"{_SESSION}; SET synchronous_commit = {synchronous_commit}{path}")
     except psycopg.Error as error:
         raise unavailable(error) from error
     connection.looked_at = monotonic()

@@ -183,8 +183,9 @@ class Committer:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 require_known_schema(connection)
-            except BaseException:
+            except StoreUnavailable:
                 connection.execute("ROLLBACK")
+                self._disconnect()
                 raise
         except StoreUnavailable as error:
             return self._refuse_queued(error.message)

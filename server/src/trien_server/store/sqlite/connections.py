@@ -49,7 +49,7 @@ def create_database(path: Path) -> None:
         os.close(directory)
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path) -> GuardedConnection:
     """Opens an existing database for writing; transactions are begun and ended explicitly.
 
     Raises `StoreUnavailable` when it cannot be opened or cannot promise durability: no write-ahead log
@@ -69,7 +69,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path) -> GuardedConnection:
     """Opens an existing database that cannot be written through this connection. Raises `StoreUnavailable`."""
     connection = _open(path, "ro")
     try:
@@ -129,7 +129,7 @@ def translated_errors() -> Iterator[None]:
         raise StoreUnavailable(f"The database cannot be used now: {error}.") from error
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def _open(path: Path, mode: str) -> GuardedConnection:
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or later is needed.")
     with translated_errors():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trien_server.core.errors import StoreUnavailable
 from trien_server.store.sqlite.connections import open_reader
+from trien_server.store.sqlite.schema_guard import GuardedConnection
 
 
 class Readers:
@@ -21,7 +22,7 @@ class Readers:
         self._patience = patience
         self._places = threading.BoundedSemaphore(size)
         self._mutex = threading.Lock()
-        self._free: list[sqlite3.Connection] = []
+        self._free: list[GuardedConnection] = []
         self._closed = False
 
     @contextmanager
@@ -42,9 +43,9 @@ class Readers:
         finally:
             self._places.release()
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, connection: GuardedConnection) -> None:
         with self._mutex:
-            if not self._closed and not connection.in_transaction:
+            if not self._closed and not connection.in_transaction and not connection.distrusted:
                 self._free.append(connection)
                 return
         connection.close()

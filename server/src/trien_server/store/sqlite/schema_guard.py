@@ -15,9 +15,13 @@ FINGERPRINT = "959216b8f36e178d90b34dc04daad091eb83ef64a99a8f9983f71ccfaaa3e902"
 
 
 class GuardedConnection(sqlite3.Connection):
-    """A connection that remembers for which schema version it compared the schema."""
+    """A connection that remembers for which schema version it compared the schema.
+
+    One that ever saw another schema is `distrusted` and closed: the version is a number that anyone can set back.
+    """
 
     verified_version: int | None = None
+    distrusted = False
 
 
 def fingerprint(connection: sqlite3.Connection) -> str:
@@ -29,9 +33,12 @@ def fingerprint(connection: sqlite3.Connection) -> str:
 def require_known_schema(connection: sqlite3.Connection) -> None:
     """Raises `StoreUnavailable` unless the schema is the one that the migrations make. Used inside a transaction."""
     (version,) = connection.execute("PRAGMA schema_version").fetchone()
-    if isinstance(connection, GuardedConnection) and connection.verified_version == version:
+    guarded = connection if isinstance(connection, GuardedConnection) else None
+    if guarded is not None and guarded.verified_version == version and not guarded.distrusted:
         return
     if fingerprint(connection) != FINGERPRINT:
+        if guarded is not None:
+            guarded.distrusted = True
         raise StoreUnavailable("The database's schema was changed by something else than a migration.")
-    if isinstance(connection, GuardedConnection):
-        connection.verified_version = version
+    if guarded is not None:
+        guarded.verified_version = version
