@@ -45,6 +45,42 @@ class SilentCalls:
             call.cancel()
 
 
+WATCH = "/grpc.health.v1.Health/Watch"
+REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+def test_streams_without_identity_hold_nobody_up(tmp_path: Path) -> None:
+    """`Watch` is not served, and reflection ends those who say nothing."""
+    with (
+        running_sandbox(tmp_path / "installation", "server.reflection=true") as installation,
+        e_office(installation) as honest,
+    ):
+        roots = grpc.ssl_channel_credentials((installation.directory / "tls" / "ca.pem").read_bytes())
+        answered = 0
+        for method, expected in (
+            (WATCH, {"UNIMPLEMENTED"}),
+            (REFLECT, {"RESOURCE_EXHAUSTED", "CANCELLED", "UNKNOWN"}),
+        ):
+            with grpc.secure_channel(installation.address, roots) as channel:
+                open_call: Any = channel.stream_stream(method)
+                ended = threading.Event()
+
+                def nothing(ended: threading.Event = ended) -> Iterator[bytes]:
+                    ended.wait(60)
+                    yield from ()
+
+                calls = [open_call(nothing(), timeout=60) for _ in range(SILENT)]
+                time.sleep(0.5)
+                request = credential_service_pb2.ListCredentialsRequest()
+                assert honest.call(honest.credentials.ListCredentials, request, timeout=10).credentials
+                codes = Counter(call.code().name for call in calls)  # waits for each to end
+                ended.set()
+            assert set(codes) <= expected, codes
+            answered += sum(codes.values())
+        assert answered == 2 * SILENT
+        assert honest.serving()
+
+
 def test_silent_callers_of_every_kind_leave_the_others_their_threads(tmp_path: Path) -> None:
     with running_sandbox(tmp_path / "installation") as installation, e_office(installation) as honest:
         request = credential_service_pb2.ListCredentialsRequest()

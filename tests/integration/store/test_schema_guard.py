@@ -100,3 +100,14 @@ def test_a_relabelled_index_is_seen_by_every_new_connection(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="schema was changed"):
         store.read(lambda snapshot: snapshot.latest_time())
     store.close()
+
+
+def test_a_version_that_was_set_back_is_no_proof(path: Path, store: SqliteStore) -> None:
+    """After the trigger was seen once, its maker sets SQLite's schema version back to the one that was good."""
+    assert usable(store) == 2
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute("CREATE TRIGGER t AFTER INSERT ON audit_entries BEGIN DELETE FROM audit_entries; END")
+        assert usable(store) == 0
+        connection.execute(f"PRAGMA schema_version = {version}")
+    assert usable(store) == 0

@@ -204,3 +204,47 @@ def _change(record: Credential) -> "object":
 def test_a_client_learns_of_no_other_client(world: World) -> None:
     assert list(world.use.get_credential(OFFICE, P256).clients) == [OFFICE.name]
     assert sorted(world.use.get_credential(OPERATOR, P256).clients) == [OFFICE.name, PORTAL.name]
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("behind", [0, 4])
+def test_rows_made_around_midnight_stay_good(world: World, behind: int) -> None:
+    """One host's clock may be some seconds behind that of the one that made the authorization."""
+    now = world.clock.now()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    world.clock.advance(midnight - now + timedelta(seconds=2))
+    authorization = world.authorize(digests(1))
+    world.clock.at -= timedelta(seconds=behind)
+    world.approve(authorization)
+    data = world.activation_data(authorization)
+    request_id = new_request_id()
+    first = world.sign(digests(1), activated=(authorization.name, data), request_id=request_id)
+    again = world.sign(digests(1), activated=(authorization.name, data), request_id=request_id, use=world.new_process())
+    assert first.signatures == again.signatures
+    assert [event.name for event in world.events] == []
+
+
+def test_a_key_whose_old_object_cannot_be_destroyed_does_not_end_the_generation_of_others(world: World) -> None:
+    def refuse(object_id: bytes) -> None:
+        raise ValueError("not allowed")
+
+    world.hsm.destroy_key_pair = refuse
+    for name in ("keys/a", "keys/b"):
+        world.use.create_key(OPERATOR, name=name, key_type=KeyType.EC_P256, deadline=world.deadline())
+        world.use.key_generation.generate(name)
+        assert world.use.get_key(OPERATOR, name).state is KeyState.ENABLED
+    assert [event.name for event in world.events] == ["key_object_left"] * 2
+
+
+@pytest.mark.promise("P8")
+def test_a_jump_of_the_clock_is_not_forgotten_while_the_database_is_away(world: World) -> None:
+    world.clock.step(timedelta(hours=1))
+    world.store.unavailable = True
+    with pytest.raises(errors.StoreUnavailable):
+        world.use.clock_guard.assert_trusted()
+    with pytest.raises(errors.StoreUnavailable):
+        world.use.clock_guard.assert_trusted()
+    world.store.unavailable = False
+    world.store.now = lambda: world.clock.now() - timedelta(hours=1)
+    with pytest.raises(errors.ClockNotTrusted):
+        world.use.clock_guard.assert_trusted()
