@@ -2,14 +2,17 @@
 
 import shutil
 import socket
+import sqlite3
 import time
 import tomllib
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.support.administration import Connection, Refused, client_identity
-from tests.support.sandbox import Installation, trien_server
-from trien.v1 import signing_service_pb2
+from tests.support.administration import Connection, Refused, client_identity, e_office
+from tests.support.sandbox import Installation, running_sandbox, trien_server
+from trien.v1 import credential_service_pb2, signing_service_pb2
 
 from trien_server.host.private_ca import PrivateCa
 from trien_server.hsm.softhsm import find_softhsm_module, write_softhsm_configuration
@@ -180,3 +183,28 @@ def test_callers_at_the_wrong_port_leave_no_other_lines_in_the_log(copy: Path) -
     lines = installation.log().splitlines()
     assert len(lines) >= 2
     assert [line for line in lines if not line.startswith("{")] == []
+
+
+def test_a_database_that_somebody_changes_is_refused_and_reported(tmp_path: Path) -> None:
+    """A trigger could undo what was written (P5): no call is answered until it is gone."""
+    with running_sandbox(tmp_path / "installation") as installation, e_office(installation) as client:
+        assert client.serving()
+        with closing(sqlite3.connect(installation.database)) as connection, connection:
+            connection.execute("CREATE TRIGGER t AFTER INSERT ON audit_entries BEGIN DELETE FROM audit_entries; END")
+        _wait(lambda: not client.serving())
+        with pytest.raises(Refused) as refused:
+            client.call(client.credentials.ListCredentials, credential_service_pb2.ListCredentialsRequest())
+        assert refused.value.reason == "STORE_UNAVAILABLE"
+        with closing(sqlite3.connect(installation.database)) as connection, connection:
+            connection.execute("DROP TRIGGER t")
+        _wait(client.serving)
+        events = [line for line in installation.lines() if line["event"] in ("not_serving", "serving_again")]
+        assert [line["event"] for line in events] == ["not_serving", "serving_again"]
+        assert "schema was changed" in events[0]["because"]
+
+
+def _wait(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.1)

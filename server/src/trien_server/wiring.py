@@ -340,15 +340,24 @@ class Server:
             self._tell()
 
     def _keep_health(self) -> None:
+        told: str | None = None
         while not self._stopped.wait(_CHECK_SECONDS):
-            self.grpc.set_serving(self._can_serve())
+            reason = self._why_not()
+            self.grpc.set_serving(reason is None)
+            if reason != told:
+                told = reason
+                event, fields = ("serving_again", {}) if reason is None else ("not_serving", {"because": reason})
+                self._instance.report(event, fields)
 
-    def _can_serve(self) -> bool:
+    def _why_not(self) -> str | None:
+        """Returns why calls cannot be answered now, or None when they can."""
+        if self._instance.fatal.is_set():
+            return "the process ends"
         try:
             self._instance.use.clock_guard.check()
-        except Refusal:
-            return False
-        return self._instance.hsm.ready() and not self._instance.fatal.is_set()
+        except Refusal as refusal:
+            return f"{refusal.reason}: {refusal.message}"
+        return None if self._instance.hsm.ready() else "HSM_UNAVAILABLE"
 
 
 def _private_key(path: Path) -> bytes:
