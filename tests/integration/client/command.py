@@ -21,7 +21,9 @@ INTERRUPT = "\x03"
 # The child takes its terminal by itself: no Python code runs between fork and exec in this process, whose gRPC threads
 # may hold locks at that moment.
 PROGRAM = (
-    "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    # Whoever runs the tests in the background may have them ignore Ctrl-C; a person's terminal does not.
+    "signal.signal(signal.SIGINT, signal.default_int_handler);"
     "from trien_client.cli.main import main; import sys; sys.argv[0] = 'trien'; main()"
 )
 
