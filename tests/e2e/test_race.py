@@ -194,6 +194,7 @@ def test_with_the_default_limits_the_losers_are_refused_before_their_password_co
     _check_database(installation, person, rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P2")
 def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) -> None:
     rounds = 16
@@ -203,9 +204,13 @@ def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) ->
         opened = [Connection(several, token=token) for _ in range(12)]
         racing = Racers(opened)
         try:
+            # A key that one process makes can cost another its token for a moment: SoftHSM's writers race.
+            administrator.connection.patience = 60
             person = administrator.create_person("race-processes")
             for connection in opened:
-                _sign_once(connection, person)
+                connection.patience = 60
+                connection.call(connection.signing.SignDigests, request_of(person, b"first"))
+                connection.patience = 0
             totals: Counter[str] = Counter()
             for number in range(rounds):
                 code = person.authenticator.take()
@@ -220,21 +225,6 @@ def test_over_three_processes_exactly_one_of_64_callers_signs(tmp_path: Path) ->
         assert totals.total() == rounds * CALLERS
         _check_database(several, person, rounds + len(opened))
         assert several.stop() == 0
-
-
-def _sign_once(connection: Connection, person: Person) -> None:
-    """Signs over a connection as soon as its process sees the key that another one made."""
-    request = request_of(person, b"first")
-    end = time.monotonic() + 60
-    while True:
-        try:
-            connection.call(connection.signing.SignDigests, request)
-        except Refused as refused:
-            if refused.reason != "HSM_UNAVAILABLE" or time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-        else:
-            return
 
 
 @pytest.mark.promise("P2", "P7")

@@ -93,6 +93,8 @@ class Connection:
         else:
             credentials = grpc.ssl_channel_credentials(ca, identity.private_key, identity.certificate)
         target = address or (installation.address if identity is None else installation.certificate_address)
+        self.patience = 0.0
+        """How long, in seconds, a token that is away is waited for."""
         self.channel = grpc.secure_channel(target, credentials, OPTIONS)
         self.metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self.signing = signing_service_pb2_grpc.SigningServiceStub(self.channel)
@@ -112,10 +114,15 @@ class Connection:
 
     def call(self, method: Any, request: Any, *, timeout: float | None = TIMEOUT, wait: bool = False) -> Any:
         """Returns the method's answer. Raises `Refused`."""
-        try:
-            return method(request, timeout=timeout, metadata=self.metadata, wait_for_ready=wait)
-        except grpc.RpcError as error:
-            raise Refused(error) from None
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return method(request, timeout=timeout, metadata=self.metadata, wait_for_ready=wait)
+            except grpc.RpcError as error:
+                refused = Refused(error)
+            if refused.reason != "HSM_UNAVAILABLE" or time.monotonic() > end:
+                raise refused
+            time.sleep(0.2)
 
     def sign(self, request: signing_service_pb2.SignDigestsRequest, *, timeout: float | None = TIMEOUT) -> Any:
         """Returns the answer to SignDigests. Raises `Refused`."""
@@ -263,17 +270,8 @@ class Administrator:
     def signing_request(self, key: str, signer: str) -> bytes:
         """Returns a certificate signing request (DER)."""
         request = credential_service_pb2.GenerateCertificateSigningRequestRequest(key=key, signer=signer)
-        end = time.monotonic() + 30
-        while True:
-            try:
-                answer = self.connection.call(self.connection.credentials.GenerateCertificateSigningRequest, request)
-            except Refused as refused:
-                # Another process than the one that made the key may have to start its token anew to see it.
-                if refused.reason != "HSM_UNAVAILABLE" or time.monotonic() > end:
-                    raise
-                time.sleep(0.2)
-            else:
-                return bytes(answer.certificate_signing_request)
+        answer = self.connection.call(self.connection.credentials.GenerateCertificateSigningRequest, request)
+        return bytes(answer.certificate_signing_request)
 
     def create_credential(
         self,
