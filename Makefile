@@ -9,6 +9,8 @@ export LC_ALL ?= C.UTF-8
 BIN := .venv/bin
 UV := $(BIN)/uv
 PYTEST_ARGS ?=
+# More processes than cores: many tests wait for a server, a lock or a clock.
+JOBS ?= 3
 
 .PHONY: help
 help: ## Shows this list.
@@ -29,12 +31,22 @@ run: ## Starts a sandbox server in build/run that stays up until Ctrl-C. For try
 	@exec $(BIN)/python deploy/demo/run.py
 
 .PHONY: test
-test: ## Runs the tests, except those marked slow. PYTEST_ARGS='-k words' picks some.
+test: ## Runs the tests, except those marked slow or soak. PYTEST_ARGS='-k words' picks some.
 	@deploy/setup.sh test
-	@$(BIN)/pytest -m 'not slow' $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(JOBS) -m 'not slow and not soak' $(PYTEST_ARGS)
+
+.PHONY: faults
+faults: ## Runs what is marked slow: kills, I/O errors, races and hostile clients, one after another, with their counts.
+	@deploy/setup.sh test
+	@$(BIN)/pytest -m 'slow and not soak' $(PYTEST_ARGS)
+
+.PHONY: soak
+soak: ## Runs what is marked soak: many requests through one server, counted.
+	@deploy/setup.sh test
+	@$(BIN)/pytest -m soak $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: ## Runs all tests, also those that take minutes.
+test-all: ## Runs all tests: test, faults and soak.
 	@deploy/setup.sh test
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
