@@ -81,10 +81,11 @@ def copy_sandbox(directory: Path) -> Path:
 class Installation:
     """An installation's folder and the server process that runs on it."""
 
-    def __init__(self, directory: Path, *settings: str) -> None:
-        """`settings` are `SECTION.KEY=VALUE`, for every start."""
+    def __init__(self, directory: Path, *settings: str, **environment: str) -> None:
+        """`settings` are `SECTION.KEY=VALUE`, for every start; the server sees `environment` too."""
         self.directory = directory
         self.settings = settings
+        self.environment = environment
         self.log_path = directory.parent / f"{directory.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.token_port = 0
@@ -125,7 +126,7 @@ class Installation:
         for setting in settings:
             command += ["--set", setting]
         with self.log_path.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment(**self.environment))
         serving: dict[str, Any] = {}
 
         def serves() -> bool:
@@ -198,9 +199,9 @@ class Installation:
 
 
 @contextmanager
-def running_sandbox(directory: Path, *settings: str) -> Iterator[Installation]:
+def running_sandbox(directory: Path, *settings: str, **environment: str) -> Iterator[Installation]:
     """Copies the sandbox into the new folder `directory` and runs it; kills what still runs at the end."""
-    installation = Installation(copy_sandbox(directory), *settings)
+    installation = Installation(copy_sandbox(directory), *settings, **environment)
     try:
         installation.start()
         yield installation
