@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import struct
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +213,7 @@ class FakeSigningService(
         self.authorizations: dict[str, authorization_service_pb2.Authorization] = {}
         self.granted: dict[str, tuple[bytes, Message]] = {}
         self.approvals = 0
+        self.lifetime = datetime.timedelta(minutes=10)
         self._lock = threading.Lock()
 
     def requests(self, method: str) -> list[Any]:
@@ -342,7 +344,10 @@ class FakeSigningService(
             made.name = name
             made.state = authorization_service_pb2.Authorization.PENDING
             made.client = "clients/portal"
-            made.expire_time.GetCurrentTime()
+            now = datetime.datetime.now(datetime.UTC)
+            made.create_time.FromDatetime(now)
+            lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else self.lifetime
+            made.expire_time.FromDatetime(now + lifetime)
             if request.request_id not in self.granted:
                 self.authorizations[name] = made
                 self.granted[request.request_id] = (b"", made)
@@ -350,15 +355,33 @@ class FakeSigningService(
 
         return self._answer("CreateAuthorization", request, context, work)
 
+    def _own(self, name: str, context: grpc.ServicerContext) -> authorization_service_pb2.Authorization:
+        if name not in self.authorizations:
+            refuse(context, Refuse("PERMISSION_DENIED", grpc.StatusCode.PERMISSION_DENIED))
+        return self.authorizations[name]
+
+    def _pending(self, name: str, context: grpc.ServicerContext) -> authorization_service_pb2.Authorization:
+        found = self._own(name, context)
+        if found.state != authorization_service_pb2.Authorization.PENDING:
+            refuse(context, Refuse("AUTHORIZATION_NOT_PENDING", metadata={"authorization": name}))
+        if has_expired(found):
+            refuse(context, Refuse("AUTHORIZATION_EXPIRED", metadata={"authorization": name}))
+        return found
+
     def GetAuthorization(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._answer("GetAuthorization", request, context, lambda: self.authorizations[request.name])
+        return self._answer("GetAuthorization", request, context, lambda: self._own(request.name, context))
 
     def WaitAuthorization(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return self._answer("WaitAuthorization", request, context, lambda: self.authorizations[request.name])
+        end = time.monotonic() + request.timeout.ToTimedelta().total_seconds()
+        found = self._answer("WaitAuthorization", request, context, lambda: self._own(request.name, context))
+        pending = authorization_service_pb2.Authorization.PENDING
+        while found.state == pending and not has_expired(found) and time.monotonic() < end and context.is_active():
+            time.sleep(0.02)
+        return found
 
     def ListAuthorizations(self, request: Any, context: Any) -> Any:  # noqa: N802
         def work() -> Message:
-            found = [a for name, a in sorted(self.authorizations.items()) if name.startswith(request.parent)]
+            found = [a for name, a in sorted(self.authorizations.items()) if name.startswith(f"{request.parent}/")]
             return authorization_service_pb2.ListAuthorizationsResponse(authorizations=found)
 
         return self._answer("ListAuthorizations", request, context, work)
@@ -366,9 +389,11 @@ class FakeSigningService(
     def ApproveAuthorizations(self, request: Any, context: Any) -> Any:  # noqa: N802
         def work() -> Message:
             if request.request_id not in self.granted:
+                found = [self._pending(name, context) for name in request.names]
                 self._take(context, request.one_time_password.code)
-                for name in request.names:
-                    self.authorizations[name].state = authorization_service_pb2.Authorization.APPROVED
+                for authorization in found:
+                    authorization.state = authorization_service_pb2.Authorization.APPROVED
+                    authorization.approved_by = request.one_time_password.signer
                 approval = authorization_service_pb2.Approval(
                     signer=request.one_time_password.signer,
                     authorizations=request.names,
@@ -382,8 +407,9 @@ class FakeSigningService(
 
     def DenyAuthorization(self, request: Any, context: Any) -> Any:  # noqa: N802
         def work() -> Message:
-            self.authorizations[request.name].state = authorization_service_pb2.Authorization.DENIED
-            return self.authorizations[request.name]
+            found = self._pending(request.name, context)
+            found.state = authorization_service_pb2.Authorization.DENIED
+            return found
 
         return self._answer("DenyAuthorization", request, context, work)
 
@@ -396,6 +422,10 @@ class FakeSigningService(
             return answer
 
         return self._answer("FetchSignatureActivationData", request, context, work)
+
+
+def has_expired(authorization: authorization_service_pb2.Authorization) -> bool:
+    return authorization.expire_time.ToDatetime(tzinfo=datetime.UTC) <= datetime.datetime.now(datetime.UTC)
 
 
 def activation_data(authorization: str) -> bytes:

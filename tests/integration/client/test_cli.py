@@ -29,7 +29,7 @@ from tests.fakes.signing_service import (
 )
 from tests.integration.client.command import CODE, INTERRUPT, SECRET, URI, Trien, at_terminal
 
-from trien_client.cli.outcome import ADVICE, _when, describe, plain
+from trien_client.cli.outcome import ADVICE, clock_time, describe, plain
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_a_wait_ends_at_a_clock_time() -> None:
     now = datetime(2026, 11, 24, 23, 40, tzinfo=UTC)
     expected = {1: "23:40:01 (in 1 second)", 59: "23:40:59 (in 59 seconds)", 60: "23:41 (in 1 minute)"}
     expected |= {890: "23:54 (in 15 minutes)", 3600: "00:40 on 2026-11-25 (in 60 minutes)"}
-    assert {seconds: _when(timedelta(seconds=seconds), now=now) for seconds in expected} == expected
+    assert {seconds: clock_time(timedelta(seconds=seconds), now=now) for seconds in expected} == expected
 
 
 @pytest.mark.parametrize("command", [["sign", "pdf"], ["sign", "digest"], ["credentials", "list"], ["otp"], ["verify"]])
@@ -547,6 +547,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
         ["sign", "digest"],
         ["verify"],
         ["credentials", "list"],
+        *(["authorizations", command] for command in ("list", "approve", "deny", "wait")),
         ["otp"],
     ]
     for command in commands:
@@ -563,10 +564,10 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
             print(  # noqa: T201 - a measurement to look at, too dependent on the machine to assert
                 f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
             )
-    assert len(commands) == 8
+    assert len(commands) == 12
 
 
-@pytest.mark.parametrize("group", [[], ["sign"], ["credentials"]])
+@pytest.mark.parametrize("group", [[], ["sign"], ["credentials"], ["authorizations"]])
 def test_no_summary_of_a_command_is_cut(trien: Trien, group: list[str]) -> None:
     listed = trien(*group, "--help", COLUMNS="80", TERMINAL_WIDTH="80").stdout
     summaries = re.findall(

@@ -1,7 +1,7 @@
 """The two-phase way: an authorization is made, decided on, and opened."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
 from trien.v1 import authorization_service_pb2, authorization_service_pb2_grpc
@@ -119,6 +119,9 @@ class Authorizations:
                 )
             )
             if authorization.state is not AuthorizationState.PENDING or remaining <= _LONGEST_WAIT:
+                return authorization
+            if authorization.expire_time is not None and authorization.expire_time <= datetime.now(UTC):
+                # The server answers at once for what has expired: asking again would be a busy loop.
                 return authorization
 
     def approve(

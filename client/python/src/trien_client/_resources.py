@@ -1,5 +1,6 @@
 """The API's resources as values of Python; parsed from messages here and nowhere else."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,6 +92,16 @@ class Authorization:
     assurance: Assurance
     create_time: datetime | None
     expire_time: datetime | None
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits by which people recognize what would be signed; too few to prove anything.
+
+        Of one digest they are its beginning; of several the beginning of SHA-256 over all of them, in their order.
+        """
+        digests = [item.digest for item in self.items]
+        whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
+        return whole[:8].hex()
 
 
 @dataclass(frozen=True, kw_only=True)

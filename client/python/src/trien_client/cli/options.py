@@ -15,6 +15,7 @@ from trien_client.cli.outcome import CommandError, OutputFormat
 if TYPE_CHECKING:
     from trien_client._client import Client
     from trien_client._connection import ConnectionFile
+    from trien_client._resources import Credential
 
 Connection = Annotated[
     Path | None,
@@ -162,21 +163,26 @@ def require_signer(client: "Client", credential: str, signer: str | None) -> Non
 
     Whether the person may sign at this time, the server says.
     """
-    now = datetime.now(UTC)
-    activators = client.get_credential(credential).activators
-    known = [activator.signer for activator in activators]
+    read = client.get_credential(credential)
+    known = [activator.signer for activator in read.activators]
     if signer is not None and signer not in known:
         raise CommandError(f"{signer} may not use {credential}. Give --signer {' or '.join(known) or 'another one'}.")
-    present = [
-        activator.signer
-        for activator in activators
-        if (activator.start_time is None or activator.start_time <= now)
-        and (activator.end_time is None or now < activator.end_time)
-    ]
+    present = present_activators(read)
     if signer is None and len(present) > 1:
         raise CommandError(
             f"Several people may use {credential}. Say whose code it is: --signer {' or '.join(present)}."
         )
+
+
+def present_activators(credential: "Credential") -> list[str]:
+    """Returns who may use the credential now, by this computer's clock."""
+    now = datetime.now(UTC)
+    return [
+        activator.signer
+        for activator in credential.activators
+        if (activator.start_time is None or activator.start_time <= now)
+        and (activator.end_time is None or now < activator.end_time)
+    ]
 
 
 def full_name(collection: str, name: str) -> str:

@@ -155,6 +155,7 @@ def describe(error: "TrienError") -> Failure:
             code,
             request_id=error.request_id,
             server_request_id=error.metadata.get("requestId"),
+            authorization=error.metadata.get("authorization"),
             remaining_attempts=remaining,
             retry_after_seconds=None if error.retry_after is None else round(error.retry_after.total_seconds()),
         )
@@ -162,7 +163,7 @@ def describe(error: "TrienError") -> Failure:
         advice = "Check the address and the CA file; do not go on until it is clear whose server this is."
         return Failure("SERVER_NOT_TRUSTED", str(error), advice, ExitCode.NOT_TRUSTED)
     if isinstance(error, _errors.DeadlineExceeded):
-        advice = "Whether it was signed is not known; nothing was written. Try again."
+        advice = "Whether it was done is not known; nothing was written. Try again."
         return Failure("NO_ANSWER", str(error), advice, ExitCode.UNAVAILABLE, request_id=error.request_id)
     if isinstance(error, _errors.TransportError):
         advice = "Check the network and whether the server runs, and try again."
@@ -195,7 +196,8 @@ def _message(error: "Refusal", remaining: int | None) -> str:
         return attempts_message(remaining)
     if error.reason == "SIGNER_LOCKED":
         return "Too many wrong one-time passwords: the signer is locked."
-    return error.message
+    about = error.metadata.get("authorization")
+    return error.message if about is None or about in error.message else f"{about}: {error.message}"
 
 
 def _advice(error: "Refusal", remaining: int | None) -> str:
@@ -204,16 +206,18 @@ def _advice(error: "Refusal", remaining: int | None) -> str:
             "The signer is locked for this application for a while: wait some minutes, or ask your administrator to"
             " unlock the signer. Until then no code is accepted, not even the right one."
         )
+    if error.reason == "PERMISSION_DENIED" and "authorization" in error.metadata:
+        return "Check its name (trien authorizations list): only the application that made it can use it."
     advice = _FIELD_ADVICE.get(error.metadata.get("field", ""), ADVICE.get(error.reason, ""))
     if error.retry_after is None:
         return advice
-    when = _when(error.retry_after, now=datetime.now().astimezone())
+    when = clock_time(error.retry_after, now=datetime.now().astimezone())
     if error.reason == "SIGNER_LOCKED":
         return f"Wait until {when}, or ask your administrator to unlock the signer."
     return f"{advice} Not before {when}."
 
 
-def _when(wait: timedelta, *, now: datetime) -> str:
+def clock_time(wait: timedelta, *, now: datetime) -> str:
     """Writes the end of a wait: `18:05 (in 15 minutes)`, with the day when it is another one."""
     seconds = math.ceil(wait.total_seconds())
     minutes = math.ceil(seconds / 60)

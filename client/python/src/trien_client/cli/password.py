@@ -20,8 +20,9 @@ class PasswordSource:
     """Reads the one-time password from a file or the standard input, or asks the person at the terminal."""
 
     def __init__(self, otp_file: str | None, *, what: str) -> None:
+        self.what = what
+        """What the password is for, as the person is told before being asked."""
         self._otp_file = otp_file
-        self._what = what
         self._asked = False
         if otp_file is None and not is_terminal():
             raise CommandError(
@@ -41,7 +42,8 @@ class PasswordSource:
         from getpass import getpass
 
         if not self._asked:
-            typer.echo(f"To be signed with {context.credential}: {self._what}", err=True)
+            verb = "To be approved:" if context.authorizations else f"To be signed with {context.credential}: "
+            typer.echo(f"{verb}{self.what}", err=True)
             self._asked = True
         whose = "" if context.signer is None else f" of {context.signer}"
         return getpass(f"One-time password{whose} (not shown): ", stream=sys.stderr)
