@@ -49,6 +49,7 @@ from trien_server.services.deny_authorization import DenyAuthorization
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.installation import CheckStart, CreateInstallation
 from trien_server.services.keys import CreateKey, GetKey, KeyGeneration, ListKeys
+from trien_server.services.leases import Leases
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.organizations import CreateOrganization, GetOrganization
 from trien_server.services.read_authorizations import (
@@ -127,6 +128,7 @@ class UseCases:
             hsm=hsm,
             transactions=transactions,
             changes=changes,
+            leases=Leases(transactions=transactions, randomness=randomness, report=report),
             clock=clock,
             randomness=randomness,
             report=report,

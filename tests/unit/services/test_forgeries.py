@@ -158,13 +158,14 @@ def test_a_client_that_was_shut_out_counts_no_more_towards_the_signers_lock(worl
     assert world.sign(digests(1), principal=PORTAL).signatures
 
 
-def test_two_processes_that_generate_one_key_leave_the_record_and_the_token_agreeing(world: World) -> None:
+def test_a_process_paused_beyond_its_lease_leaves_the_record_and_the_token_agreeing(world: World) -> None:
     world.use.create_key(OPERATOR, name="keys/raced", key_type=KeyType.EC_P256, deadline=world.deadline())
     generate = world.hsm.generate_key_pair
     other = world.new_process()
 
     def raced(object_id: bytes, key_type: KeyType) -> bytes:
         world.hsm.generate_key_pair = generate
+        world.clock.advance(sealing.LEASE_LIFETIME)
         other.key_generation.generate("keys/raced")
         return generate(object_id, key_type)
 
@@ -175,6 +176,7 @@ def test_two_processes_that_generate_one_key_leave_the_record_and_the_token_agre
     assert key.state is KeyState.ENABLED
     assert world.hsm.public_key(key.object_id) == key.public_key
     assert set(world.hsm._keys) - before == {key.object_id}
+    assert [event.name for event in world.events] == []
 
 
 def test_one_key_never_gets_two_credentials(world: World) -> None:

@@ -324,6 +324,17 @@ class GrantedRequest(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lease(Record):
+    """What one process does at a time: `holder` until `expire_time`, then whoever raises the version."""
+
+    table: ClassVar[str] = "leases"
+    hot: ClassVar[bool] = True
+
+    holder: str
+    expire_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class AuditEntry(Record):
     """What happened, written before its effect.
 
@@ -372,5 +383,6 @@ HOT_RECORDS: tuple[type[Record], ...] = (
     Authorization,
     Approval,
     GrantedRequest,
+    Lease,
     AuditEntry,
 )

@@ -18,6 +18,7 @@ from trien_server.core.records import (
     AuditEntry,
     Authorization,
     GrantedRequest,
+    Lease,
     Record,
 )
 
@@ -29,6 +30,8 @@ CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far clocks may be apart."""
 KEPT_REQUEST = timedelta(days=7)
 """How long a granted request's outcome is kept."""
+LEASE_LIFETIME = timedelta(minutes=1)
+"""How long a process holds what it does alone, unless it gives it back."""
 
 
 _FIELD_NAMES: dict[type[Record], tuple[str, ...]] = {
@@ -78,7 +81,7 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
     """Tells whether a hot record can have been sealed on the day of its seal key.
 
     A day key that leaked must not make records of later days: what is written once is sealed on the day that it
-    names, an authorization within its life, a granted request while its outcome is kept.
+    names, an authorization within its life, a granted request while its outcome is kept, a lease while it is held.
     """
     sealed_on = datetime.strptime(seal_key.partition("/")[2], "%Y-%m-%d").date()
     match record:
@@ -88,6 +91,8 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
             return _within(at, sealed_on, end) and end - at <= LONGEST_AUTHORIZATION
         case GrantedRequest(create_time=at):
             return _within(at, sealed_on, at + KEPT_REQUEST)
+        case Lease(expire_time=end):
+            return _within(end - LEASE_LIFETIME, sealed_on, end)
     return True
 
 

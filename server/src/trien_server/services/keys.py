@@ -2,27 +2,32 @@
 
 import queue
 import threading
+from contextlib import AbstractContextManager
 
 from trien_server.core.algorithms import KeyType
-from trien_server.core.errors import HsmUnavailable, PermissionDenied, Refusal
+from trien_server.core.errors import Busy, HsmUnavailable, PermissionDenied, Refusal
 from trien_server.core.ports import Clock, Hsm, Randomness, Report
 from trien_server.core.principal import Principal
-from trien_server.core.records import Key, KeyPurpose, KeyState, ProtectionLevel
+from trien_server.core.records import Key, KeyPurpose, KeyState, Lease, ProtectionLevel
 from trien_server.services.access import require_operator
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
+from trien_server.services.leases import TOKEN_OBJECTS, Leases
 from trien_server.services.paging import Page, page_of
 from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
 
 _RETRY_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 300.0
+_LEASE_SECONDS = 10.0
+"""How long to wait for another process's lease before another key gets its turn."""
 
 
 class KeyGeneration:
     """Generates pending keys, one at a time, in a thread of its own.
 
-    Each attempt begins with a new version of the key's record and a fresh object id, and ends with one more
+    Of all processes one at a time creates and destroys objects, under a lease. Since a paused process may outlive its
+    lease, each attempt begins with a new version of the key's record and a fresh object id, and ends with one more
     version only if that is still the record in force. So of two processes that take up the same key one wins, and
     what the other made is destroyed: never an object that the record in force names. A crash leaves the key
     PENDING_GENERATION and perhaps objects on the token that no record names; the next attempt destroys those of
@@ -35,6 +40,7 @@ class KeyGeneration:
         hsm: Hsm,
         transactions: Transactions,
         changes: Changes,
+        leases: Leases,
         clock: Clock,
         randomness: Randomness,
         report: Report,
@@ -43,6 +49,7 @@ class KeyGeneration:
         self._randomness = randomness
         self._transactions = transactions
         self._changes = changes
+        self._leases = leases
         self._clock = clock
         self._report = report
         self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -69,13 +76,37 @@ class KeyGeneration:
             self._thread.join()
 
     def generate(self, name: str) -> None:
-        """Generates one pending key and enables it. Raises `HsmUnavailable` or `StoreUnavailable`: it stays pending."""
-        before = self._transactions.read(lambda view: view.get(Key, name))
-        if before is None or before.state is not KeyState.PENDING_GENERATION:
+        """Generates one pending key and enables it.
+
+        Raises `HsmUnavailable`, `StoreUnavailable`, or `Busy` when another process holds the lease: it stays pending.
+        """
+        if self._pending(name) is None:
             return
+        with self._hold():
+            left = self._attempt(name)
+        if left is not None:
+            # The lease lapsed meanwhile, and another attempt is in force: this one's object goes, under a new lease.
+            try:
+                with self._hold():
+                    self._destroy(left, name)
+            except Refusal as failure:
+                self._report("key_object_left", {"key": name, "because": failure.reason})
+
+    def _hold(self) -> AbstractContextManager[Lease]:
+        return self._leases.hold(TOKEN_OBJECTS, wait=_LEASE_SECONDS, stopped=self._stopped)
+
+    def _pending(self, name: str) -> Key | None:
+        key = self._transactions.read(lambda view: view.get(Key, name))
+        return key if key is not None and key.state is KeyState.PENDING_GENERATION else None
+
+    def _attempt(self, name: str) -> bytes | None:
+        """Generates a key that is still pending; returns the id of an object that no record names, or None."""
+        before = self._pending(name)
+        if before is None:
+            return None
         attempt = next_version(before, object_id=self._randomness.bytes(16))
         if not self._put(before, attempt, kind="key_generation_begun"):
-            return
+            return None
         self._destroy(before.object_id, name)
         try:
             public_key = self._hsm.generate_key_pair(attempt.object_id, attempt.key_type)
@@ -84,10 +115,9 @@ class KeyGeneration:
         except Exception as fault:  # noqa: BLE001 - whatever the module cannot do ends this key, not the server
             self._report("key_generation_failed", {"key": name, "because": type(fault).__name__})
             self._put(attempt, next_version(attempt, state=KeyState.GENERATION_FAILED), kind="key_generation_failed")
-            return
+            return None
         made = next_version(attempt, state=KeyState.ENABLED, public_key=public_key)
-        if not self._put(attempt, made, kind="key_generated"):
-            self._destroy(attempt.object_id, name)
+        return None if self._put(attempt, made, kind="key_generated") else attempt.object_id
 
     def _destroy(self, object_id: bytes, name: str) -> None:
         """Destroys what an attempt left that no record in force names; an object that stays is reported."""
@@ -115,6 +145,10 @@ class KeyGeneration:
         while (name := self._names.get()) is not None and not self._stopped.is_set():
             try:
                 self.generate(name)
+            except Busy:
+                # Another process is at it: its keys and this one's take turns.
+                if not self._stopped.wait(_RETRY_SECONDS):
+                    self._names.put(name)
             except Exception as fault:  # noqa: BLE001 - the other keys are waiting
                 because = fault.reason if isinstance(fault, Refusal) else type(fault).__name__
                 self._report("key_generation_delayed", {"key": name, "because": because})

@@ -193,6 +193,7 @@ def hot_records() -> None:
         boolean("completed"),
         integer("create_time"),
     )
+    sealed_table("leases", text("holder"), integer("expire_time"))
     sealed_table(
         "audit_entries",
         integer("time"),
