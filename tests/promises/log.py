@@ -1,0 +1,71 @@
+"""Seals, rows in force, and the log's own rows (P5, P10)."""
+
+import hmac
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from tests.promises.evidence import Evidence
+from tests.promises.violations import Broken, Violation
+
+from trien_server.core import sealing
+from trien_server.core.audit import commitment, encode_leaf
+from trien_server.core.ports import Sealed
+from trien_server.core.records import SLOW_RECORDS, AuditEntry, Record
+
+Authenticate = Callable[[bytes], bytes]
+"""HMAC-SHA256 by the installation's sealing key: `Hsm.authenticate`."""
+
+
+def check_seals(evidence: Evidence, authenticate: Authenticate) -> Iterator[Violation]:
+    """Every row has the seal of its kind's key, and one of a day that it can be of."""
+
+    @cache
+    def day_key(name: str) -> bytes:
+        return authenticate(sealing.day_key_message(name))
+
+    def fault(row: Sealed[Record]) -> str | None:
+        record = row.record
+        if not sealing.is_seal_key(row.seal_key, hot=record.hot):
+            return f"its seal is by {row.seal_key!r}"
+        if not record.hot:
+            right = hmac.compare_digest(authenticate(sealing.encode_row(record, row.seal_key)), row.seal)
+        else:
+            right = hmac.compare_digest(sealing.day_seal(day_key(row.seal_key), record, row.seal_key), row.seal)
+        if not right:
+            return "the seal is another one's"
+        if record.hot and not sealing.seal_day_fits(record, row.seal_key):
+            return f"it cannot be of {row.seal_key!r}"
+        return None
+
+    for row in evidence.rows:
+        if (found := fault(row)) is not None:
+            yield Violation(Broken.SEAL, f"{row.record.table} {row.record.name}: {found}")
+
+
+def check_in_force(evidence: Evidence) -> Iterator[Violation]:
+    """The log names the version of every slow row last, and every version that it names was written."""
+    named: dict[str, set[int]] = {}
+    for entry in evidence.of(AuditEntry).values():
+        if entry.subject is not None and entry.subject_version is not None:
+            named.setdefault(entry.subject, set()).add(entry.subject_version)
+    slow = {name: record for kind in SLOW_RECORDS for name, record in evidence.of(kind).items()}
+    for name in sorted(named.keys() | slow.keys()):
+        version = slow[name].version if name in slow else 0
+        if named.get(name, set()) != set(range(1, version + 1)) or version == 0:
+            yield Violation(
+                Broken.NOT_IN_FORCE, f"{name} is version {version}, the log names {sorted(named.get(name, ()))}"
+            )
+
+
+def check_leaves(evidence: Evidence) -> Iterator[Violation]:
+    """Every leaf commits to its entry's name, time, kind and details."""
+    for entry in evidence.of(AuditEntry).values():
+        sealed = commitment(entry.salt, entry.details)
+        if entry.leaf != encode_leaf(name=entry.name, time=entry.time, kind=entry.kind, details_commitment=sealed):
+            yield Violation(Broken.LEAF, f"{entry.name} ({entry.kind})")
+        details = evidence.details(entry)
+        if entry.subject is not None and (details.get("subject"), details.get("subjectVersion")) != (
+            entry.subject,
+            entry.subject_version,
+        ):
+            yield Violation(Broken.LEAF, f"{entry.name} names another subject in its details")
