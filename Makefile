@@ -9,6 +9,7 @@ export LC_ALL ?= C.UTF-8
 BIN := .venv/bin
 UV := $(BIN)/uv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # More processes than cores: many tests wait for a server, a lock or a clock.
 JOBS ?= 3
 
@@ -49,6 +50,11 @@ soak: ## Runs what is marked soak: many requests through one server, counted.
 test-all: ## Runs all tests: test, faults and soak.
 	@deploy/setup.sh test
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: ## Measures the service beside its token alone; the report is in build/bench. BENCH_ARGS='--quick' passes options.
+	@deploy/setup.sh run
+	@$(BIN)/trien bench --report build/bench/report.json $(BENCH_ARGS)
 
 .PHONY: lint
 lint: ## Checks style, types, the direction of imports, and the contract.

@@ -549,6 +549,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
         ["credentials", "list"],
         *(["authorizations", command] for command in ("list", "approve", "deny", "wait")),
         ["otp"],
+        ["bench"],
     ]
     for command in commands:
         start = time.perf_counter()
@@ -564,7 +565,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
             print(  # noqa: T201 - a measurement to look at, too dependent on the machine to assert
                 f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
             )
-    assert len(commands) == 12
+    assert len(commands) == 13
 
 
 @pytest.mark.parametrize("group", [[], ["sign"], ["credentials"], ["authorizations"]])

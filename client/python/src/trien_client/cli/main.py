@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from trien_client.cli import authorizations, credentials, otp, sign, verify
+from trien_client.cli import authorizations, bench, credentials, otp, sign, verify
 from trien_client.cli.outcome import EXIT_CODES
 
 
@@ -67,6 +67,7 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(authorizations.app, name="authorizations", cls=Group)
     app.command("verify", epilog=EXIT_CODES)(verify.verify)
     app.command("otp", epilog=EXIT_CODES)(otp.otp)
+    app.command("bench", epilog=bench.BENCH_EXIT_CODES)(bench.bench)
     return app
 
 

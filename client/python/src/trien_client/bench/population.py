@@ -1,0 +1,183 @@
+"""Who signs in a run: people, each with a HOTP authenticator and a credential of every kind of key.
+
+An operator makes them over gRPC, by the same methods as everywhere else.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyotp
+from cryptography.hazmat.primitives.serialization import Encoding
+from trien.v1 import (
+    access_service_pb2,
+    access_service_pb2_grpc,
+    algorithms_pb2,
+    credential_service_pb2,
+    credential_service_pb2_grpc,
+    key_service_pb2,
+    key_service_pb2_grpc,
+    organization_service_pb2,
+    organization_service_pb2_grpc,
+    signer_service_pb2,
+    signer_service_pb2_grpc,
+)
+
+from trien_client._algorithms import KeyType
+from trien_client._retry import RetryPolicy
+from trien_client._secret import Secret
+from trien_client._transport import Method, Request, Response, Transport
+from trien_client.bench.certificates import SigningCa
+from trien_client.bench.installation import Installation, ServerNotStarted
+from trien_client.bench.plan import CLIENTS_OF_AN_APPLICATION
+
+_DIGITS: Final = 8
+_CALL_SECONDS: Final = 60.0
+_KEY_SECONDS: Final = 120.0
+"""How long the next key may take: RSA-4096 on a busy machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeCredential:
+    """A credential, its certificate and its public key, both in DER."""
+
+    name: str
+    certificate: bytes
+    public_key: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """A signer, what makes the signer's codes, and the token of the application that asks in the signer's name."""
+
+    signer: str
+    secret: Secret = field(repr=False)
+    digits: int
+    token: Secret = field(repr=False)
+    credentials: dict[KeyType, MadeCredential]
+
+
+class Population:
+    """Makes people in an installation."""
+
+    def __init__(self, installation: Installation) -> None:
+        certificate, key = installation.operator("first")
+        self._transport = Transport(
+            installation.operators_address,
+            ca_certificates=installation.ca_file,
+            token=None,
+            certificate=certificate,
+            key=key,
+            retries=RetryPolicy(),
+        )
+        channel = self._transport.channel
+        self._access = access_service_pb2_grpc.AccessServiceStub(channel)
+        self._credentials = credential_service_pb2_grpc.CredentialServiceStub(channel)
+        self._keys = key_service_pb2_grpc.KeyServiceStub(channel)
+        self._organizations = organization_service_pb2_grpc.OrganizationServiceStub(channel)
+        self._signers = signer_service_pb2_grpc.SignerServiceStub(channel)
+        self._ca = SigningCa()
+
+    def make(self, count: int, key_types: Sequence[KeyType]) -> list[Person]:
+        """Makes so many people, each with a key of every type. Raises `TrienError`, `ServerNotStarted`."""
+        with self._transport:
+            organization = self._call(
+                self._organizations.CreateOrganization,
+                organization_service_pb2.CreateOrganizationRequest(
+                    organization_id="bench", organization=organization_service_pb2.Organization(display_name="Bench")
+                ),
+            ).name
+            names = [f"person-{number}" for number in range(count)]
+            # All keys are asked for first: the token generates them one after another, RSA for seconds each.
+            for key_type in key_types:
+                for name in names:
+                    self._create_key(_key_id(name, key_type), key_type)
+            applications = [
+                self._create_client(f"application-{number}") for number in range(-(-count // CLIENTS_OF_AN_APPLICATION))
+            ]
+            return [
+                self._person(name, organization, applications[number % len(applications)], key_types)
+                for number, name in enumerate(names)
+            ]
+
+    def _person(
+        self, name: str, organization: str, application: tuple[str, Secret], key_types: Sequence[KeyType]
+    ) -> Person:
+        client, token = application
+        signer = self._call(
+            self._signers.CreateSigner,
+            signer_service_pb2.CreateSignerRequest(
+                signer_id=name,
+                signer=signer_service_pb2.Signer(
+                    display_name=name, kind=signer_service_pb2.Signer.PERSON, organization=organization
+                ),
+            ),
+        ).name
+        uri = self._call(
+            self._signers.CreateAuthenticator,
+            signer_service_pb2.CreateAuthenticatorRequest(
+                parent=signer,
+                authenticator_id="token",
+                authenticator=signer_service_pb2.Authenticator(
+                    kind=signer_service_pb2.Authenticator.HOTP, digits=_DIGITS
+                ),
+            ),
+        ).otpauth_uri
+        return Person(
+            signer=signer,
+            secret=Secret(pyotp.parse_uri(uri).secret),
+            digits=_DIGITS,
+            token=token,
+            credentials={key_type: self._credential(name, signer, client, key_type) for key_type in key_types},
+        )
+
+    def _create_client(self, name: str) -> tuple[str, Secret]:
+        made = self._call(
+            self._access.CreateClient,
+            access_service_pb2.CreateClientRequest(client_id=name, client=access_service_pb2.Client(display_name=name)),
+        )
+        return made.client.name, Secret(made.bearer_token)
+
+    def _create_key(self, key_id: str, key_type: KeyType) -> None:
+        key = key_service_pb2.Key(key_type=algorithms_pb2.KeyType.Value(key_type.value))
+        self._call(self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key_id=key_id, key=key))
+
+    def _await_key(self, name: str) -> key_service_pb2.Key:
+        end = time.monotonic() + _KEY_SECONDS
+        while True:
+            key = self._call(self._keys.GetKey, key_service_pb2.GetKeyRequest(name=name))
+            if key.state == key_service_pb2.Key.ENABLED:
+                return key
+            if key.state != key_service_pb2.Key.PENDING_GENERATION or time.monotonic() > end:
+                raise ServerNotStarted(f"The token did not generate {name}: see the server's log.")
+            time.sleep(0.1)
+
+    def _credential(self, person: str, signer: str, client: str, key_type: KeyType) -> MadeCredential:
+        key_id = _key_id(person, key_type)
+        key = self._await_key(f"keys/{key_id}")
+        request = self._call(
+            self._credentials.GenerateCertificateSigningRequest,
+            credential_service_pb2.GenerateCertificateSigningRequestRequest(key=key.name, signer=signer),
+        ).certificate_signing_request
+        chain = [certificate.public_bytes(Encoding.DER) for certificate in self._ca.issue(request)]
+        credential = credential_service_pb2.Credential(
+            key=key.name,
+            signer=signer,
+            display_name=key_id,
+            certificate_chain=chain,
+            clients=[client],
+            client_collected_otp_allowed=True,
+        )
+        made = self._call(
+            self._credentials.CreateCredential,
+            credential_service_pb2.CreateCredentialRequest(credential_id=key_id, credential=credential),
+        )
+        return MadeCredential(name=made.name, certificate=chain[0], public_key=key.public_key)
+
+    def _call(self, method: Method[Request, Response], request: Request) -> Response:
+        return self._transport.call(method, request, deadline=self._transport.deadline(_CALL_SECONDS), repeatable=False)
+
+
+def _key_id(person: str, key_type: KeyType) -> str:
+    return f"{person}-{key_type.value.lower().replace('_', '-')}"

@@ -1,0 +1,124 @@
+"""What a run says: lines for programs (JSON) and a table for people."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+from rich.table import Table
+
+from trien_client.bench.figures import Round, median, percentile, ratio
+from trien_client.bench.measurement import CaseRounds, Measured
+from trien_client.bench.plan import VERIFIED_EVERY, Plan
+
+Run = Mapping[str, Any]
+"""One case of a run, as the report has it."""
+
+
+def report_of(measured: Measured, *, at: datetime) -> dict[str, Any]:
+    """Returns the report for programs; times are milliseconds where the name says so, and seconds elsewhere."""
+    plan = measured.plan
+    return {
+        "trien_client": version("trien-client"),
+        "time": at.isoformat(timespec="seconds"),
+        "machine": asdict(measured.machine),
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "warm_up_seconds": plan.warm_up_seconds,
+        "generator_processes": plan.generators,
+        "token_processes": plan.token_processes,
+        "verified_every": VERIFIED_EVERY,
+        "runs": [_run_of(plan, measured.store, done) for done in measured.cases],
+    }
+
+
+def _run_of(plan: Plan, store: str, done: CaseRounds) -> dict[str, Any]:
+    """Returns one case: medians of the rounds' rates, and percentiles over the requests of all rounds."""
+    rounds = done.rounds
+    steps = [one.service for one in rounds]
+    errors = sum((step.errors for step in steps), Counter[str]())
+    latencies = [latency for step in steps for latency in step.latencies]
+    service_rate = median([step.rate for step in steps])
+    token_rate = median([one.token_rate for one in rounds])
+    return {
+        "key": done.case.key_type.value,
+        "signature_algorithm": done.case.algorithm.value,
+        "digests_per_request": done.case.digests,
+        "store": store,
+        "workers": plan.workers,
+        "clients": plan.clients,
+        "signatures_per_second": service_rate,
+        "token_signatures_per_second": token_rate,
+        "ratio": ratio(service_rate, token_rate, errors=errors.total()),
+        **{f"p{percent}_ms": _milliseconds(latencies, percent) for percent in (50, 95, 99)},
+        "errors": errors.total(),
+        "errors_by_reason": dict(errors),
+        "requests": sum(step.requests for step in steps),
+        "signatures": sum(step.signatures for step in steps),
+        "signatures_in_all": sum(step.signatures_in_all for step in steps),
+        "signatures_verified_again": sum(step.verified for step in steps),
+        "by_round": [_round_of(one) for one in rounds],
+    }
+
+
+def _round_of(one: Round) -> dict[str, Any]:
+    return {
+        "signatures_per_second": one.service.rate,
+        "token_signatures_per_second": one.token_rate,
+        "ratio": one.ratio,
+    }
+
+
+def _milliseconds(latencies: Sequence[float], percent: float) -> float | None:
+    found = percentile(latencies, percent)
+    return None if found is None else 1000 * found
+
+
+def failures_of(report: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence for each case that has no ratio."""
+    sentences = []
+    for run in report["runs"]:
+        if run["ratio"] is not None:
+            continue
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(run["errors_by_reason"].items()))
+        what = f"{run['errors']} requests failed ({reasons})" if run["errors"] else "nothing was signed"
+        sentences.append(f"{run['key']}: {what}, so there is no ratio.")
+    return sentences
+
+
+def table_of(report: Mapping[str, Any]) -> Table:
+    """Returns the table: one line a case."""
+    machine = report["machine"]
+    table = Table(
+        title="Authorized signatures through the whole path, and the token alone",
+        caption=(
+            f"{report['rounds']} rounds of {report['seconds']:g} s in turns, medians; "
+            f"{machine['cores']} cores ({machine['processor']}), load {machine['load_average']:.1f} before; "
+            f"{machine['flush_milliseconds']:.1f} ms to flush 4 KiB"
+        ),
+    )
+    for heading in ("key", "algorithm"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("digests", "service/s", "token/s", "ratio", "rounds", "p50 ms", "p95 ms", "p99 ms", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in report["runs"]:
+        table.add_row(
+            run["key"],
+            run["signature_algorithm"],
+            str(run["digests_per_request"]),
+            f"{run['signatures_per_second']:.1f}",
+            f"{run['token_signatures_per_second']:.1f}",
+            "none" if run["ratio"] is None else f"{run['ratio']:.3f}",
+            _spread(run),
+            *("-" if run[name] is None else f"{run[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+            str(run["errors"]),
+        )
+    return table
+
+
+def _spread(run: Run) -> str:
+    """Returns the lowest and the highest ratio of the rounds: how much the machine's noise is."""
+    ratios = [one["ratio"] for one in run["by_round"] if one["ratio"] is not None]
+    return f"{min(ratios):.3f}-{max(ratios):.3f}" if ratios else "-"
