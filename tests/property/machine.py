@@ -310,12 +310,14 @@ class Machine(RuleBasedStateMachine):
             key = unfinished[place % len(unfinished)]
             self.ask(next(asked for asked in reversed(self.asked) if (asked.client, asked.request_id) == key))
 
-    @rule(place=PLACES, how=st.sampled_from(["content", "order", "client", "kind", "algorithm"]))
+    @rule(place=PLACES, how=st.sampled_from(["content", "content", "order", "client", "kind", "algorithm"]))
     def altered(self, place: int, how: str) -> None:
         """The same request id with other content, of another client, or for another method."""
-        question = self.earlier(place)
-        if question is None or question.request_id is None:
+        bound = [asked for asked in self.asked if (asked.client, asked.request_id) in self.model.granted]
+        if not bound:
             return
+        question = bound[-1 - place % len(bound)]
+        assert question.request_id is not None
         if how == "client":
             question = replace(question, client=PORTAL.name if question.client == OFFICE.name else OFFICE.name)
         elif how == "kind":

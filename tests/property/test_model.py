@@ -34,7 +34,7 @@ def told(kind: str, counts: Counter[str]) -> str:
     )
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("memory", 120), ("sqlite", 20)])
+@pytest.mark.parametrize(("kind", "examples"), [("memory", 90), ("sqlite", 12)])
 def test_the_service_does_what_the_model_says(
     kind: str, examples: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -43,7 +43,8 @@ def test_the_service_does_what_the_model_says(
     assert counts["examples"] >= examples
     assert counts["questions"] >= 15 * examples
     assert counts["signatures"] >= examples
-    assert counts["broken"] >= examples // 2
+    assert counts["broken"] >= examples // 4
+    assert counts["answered REQUEST_ID_REUSED"] >= 1
 
 
 @pytest.mark.slow
