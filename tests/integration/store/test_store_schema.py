@@ -65,7 +65,7 @@ def test_every_field_of_every_record_has_its_column_and_there_are_no_others(path
         for table, columns in tables().items()
     }
     assert made == wanted
-    assert len(made) == 19
+    assert len(made) == 21
 
 
 def test_the_indexes_are_the_ones_that_are_asked_for(path: Path) -> None:

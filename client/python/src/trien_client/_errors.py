@@ -18,6 +18,9 @@
     │   ├── AuthorizationNotPending    AUTHORIZATION_NOT_PENDING
     │   ├── AuthorizationNotApproved   AUTHORIZATION_NOT_APPROVED
     │   ├── AuthorizationExpired       AUTHORIZATION_EXPIRED
+    │   ├── ChallengeNotPending        CHALLENGE_NOT_PENDING
+    │   ├── DeliveryLimitReached       DELIVERY_LIMIT_REACHED
+    │   ├── DeliveryFailed             DELIVERY_FAILED
     │   ├── DigestsNotAuthorized       DIGESTS_NOT_AUTHORIZED
     │   ├── CredentialDisabled         CREDENTIAL_DISABLED
     │   ├── CertificateNotValid        CERTIFICATE_NOT_VALID
@@ -173,6 +176,24 @@ class AuthorizationNotPending(Refusal):
     """The authorization was approved, denied or used before."""
 
     reason = "AUTHORIZATION_NOT_PENDING"
+
+
+class ChallengeNotPending(Refusal):
+    """The challenge was answered before, has expired, or is for another list."""
+
+    reason = "CHALLENGE_NOT_PENDING"
+
+
+class DeliveryLimitReached(Refusal):
+    """Too many one-time passwords were sent; `retry_after` says when the next one can be."""
+
+    reason = "DELIVERY_LIMIT_REACHED"
+
+
+class DeliveryFailed(Refusal):
+    """The one-time password could not be handed over for delivery, or that is not known."""
+
+    reason = "DELIVERY_FAILED"
 
 
 class AuthorizationNotApproved(Refusal):

@@ -20,6 +20,9 @@ status codes. Messages are written for the caller: they say what to do, and neve
     ├── AuthorizationNotPending    AUTHORIZATION_NOT_PENDING
     ├── AuthorizationNotApproved   AUTHORIZATION_NOT_APPROVED
     ├── AuthorizationExpired       AUTHORIZATION_EXPIRED
+    ├── ChallengeNotPending        CHALLENGE_NOT_PENDING
+    ├── DeliveryLimitReached       DELIVERY_LIMIT_REACHED
+    ├── DeliveryFailed             DELIVERY_FAILED
     ├── DigestsNotAuthorized       DIGESTS_NOT_AUTHORIZED
     ├── CredentialDisabled         CREDENTIAL_DISABLED
     ├── CertificateNotValid        CERTIFICATE_NOT_VALID
@@ -171,6 +174,27 @@ class AuthorizationExpired(Refusal):
     """The authorization's time, or a retry's, is over."""
 
     reason = "AUTHORIZATION_EXPIRED"
+
+
+class ChallengeNotPending(Refusal):
+    """The challenge was answered before, has expired, or is for another list; a new one is needed."""
+
+    reason = "CHALLENGE_NOT_PENDING"
+
+
+class DeliveryLimitReached(Refusal):
+    """Too many one-time passwords were sent to the signer, or by the client, or one was sent just now."""
+
+    reason = "DELIVERY_LIMIT_REACHED"
+
+
+class DeliveryFailed(Refusal):
+    """The one-time password could not be handed over to the mail server or SMS gateway, or that is not known."""
+
+    reason = "DELIVERY_FAILED"
+
+    def __init__(self, message: str = "The one-time password could not be delivered.") -> None:
+        super().__init__(message)
 
 
 class DigestsNotAuthorized(Refusal):

@@ -145,6 +145,26 @@ class Hsm(Protocol):
         """Ends the sessions. Calls that are under way end first."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeliveredText:
+    """What a person gets with a one-time password: one line, and for mail a subject. `body` holds the code."""
+
+    subject: str
+    body: Secret = field(repr=False)
+
+
+class Delivery(Protocol):
+    """Takes one-time passwords to people, by one kind of carrier. May be called from any thread."""
+
+    def deliver(self, *, address: str, text: DeliveredText, message: str, timeout: float) -> None:
+        """Hands a text over; once it returns, the carrier (a mail server, an SMS gateway) has taken it on.
+
+        `message` is a random id of this text, so that a carrier which gets it twice can tell. Raises
+        `DeliveryFailed` within `timeout` seconds when the carrier refused it, cannot be reached, or it is not
+        known whether it took it: the text may then still arrive.
+        """
+
+
 class KeyMismatch(Exception):  # noqa: N818
     """The token holds no such key, more than one, or one with another public key; or opens no such wrapped key."""
 

@@ -39,10 +39,13 @@ class SignerKind(StrEnum):
 
 
 class AuthenticatorKind(StrEnum):
-    """How an authenticator makes its one-time passwords (RFC 6238, RFC 4226)."""
+    """How an authenticator makes its one-time passwords (RFC 6238, RFC 4226, RFC 6287), or how it delivers them."""
 
     TOTP = "TOTP"
     HOTP = "HOTP"
+    OCRA = "OCRA"
+    SMS = "SMS"
+    EMAIL = "EMAIL"
 
 
 class KeyPurpose(StrEnum):
@@ -124,7 +127,10 @@ class Signer(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Authenticator(Record):
-    """What makes a person's one-time passwords. The secret is encrypted by the token, bound to `name`."""
+    """What makes a person's one-time passwords. The secret is encrypted by the token, bound to `name`.
+
+    SMS and EMAIL have no secret: each code is made for one challenge and delivered to `address`.
+    """
 
     table: ClassVar[str] = "authenticators"
 
@@ -134,6 +140,7 @@ class Authenticator(Record):
     hash_function: str
     period: int
     encrypted_secret: bytes
+    address: str = ""
     state: State = State.ENABLED
     create_time: datetime
 
@@ -264,7 +271,8 @@ class Authorization(Record):
     """A signer's decision to let one credential sign one ordered list of digests.
 
     `digests` are in order; `used` has a byte a position, 0 or 1; `signed_digests` holds for each used
-    position the digest that was signed (the attributes' for SIGNED_ATTRIBUTES), empty before.
+    position the digest that was signed (the attributes' for SIGNED_ATTRIBUTES), empty before. `title` is
+    what the client calls it: shown to the person as the client's words, and no more.
     """
 
     table: ClassVar[str] = "authorizations"
@@ -279,10 +287,45 @@ class Authorization(Record):
     digests: tuple[bytes, ...]
     used: bytes
     signed_digests: tuple[bytes, ...]
+    title: str = ""
     state: AuthorizationState
     approval: str | None
     create_time: datetime
     expire_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Challenge(Record):
+    """What one code answers: an exact, ordered list of authorizations that waits for one person's decision.
+
+    For OCRA the code answers a question made of the name, `nonce` and the list's digests. For a delivered code
+    `code_mac` is the token's HMAC over name, nonce and code. `answered` once a code approved the list (P2).
+    """
+
+    table: ClassVar[str] = "challenges"
+    hot: ClassVar[bool] = True
+
+    signer: str
+    client: str
+    authenticator: str
+    authorizations: tuple[str, ...]
+    nonce: bytes
+    code_mac: bytes | None = None
+    answered: bool = False
+    create_time: datetime
+    expire_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryCount(Record):
+    """How many codes were sent on `day` (`2026-11-24`, UTC) to a signer, for a client, or by a client to a signer."""
+
+    table: ClassVar[str] = "delivery_counts"
+    hot: ClassVar[bool] = True
+
+    day: str
+    sent: int
+    last_time: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,6 +424,8 @@ HOT_RECORDS: tuple[type[Record], ...] = (
     SignerAttempts,
     ClientAttempts,
     Authorization,
+    Challenge,
+    DeliveryCount,
     Approval,
     GrantedRequest,
     Lease,

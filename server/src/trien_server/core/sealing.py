@@ -17,6 +17,8 @@ from trien_server.core.records import (
     Approval,
     AuditEntry,
     Authorization,
+    Challenge,
+    DeliveryCount,
     GrantedRequest,
     Lease,
     Record,
@@ -26,6 +28,8 @@ ENCODING_VERSION = 1
 GENERATION = "1"
 LONGEST_AUTHORIZATION = timedelta(hours=24)
 """How long an authorization can be approved and used."""
+LONGEST_CHALLENGE = timedelta(minutes=5)
+"""How long a challenge can be answered (NIST SP 800-63B-4, section 3.1.3.2: at most 10 minutes)."""
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far clocks may be apart."""
 KEPT_REQUEST = timedelta(days=7)
@@ -89,6 +93,10 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
             return sealed_on == at.date()
         case Authorization(create_time=at, expire_time=end):
             return _within(at, sealed_on, end) and end - at <= LONGEST_AUTHORIZATION
+        case Challenge(create_time=at, expire_time=end):
+            return _within(at, sealed_on, end) and end - at <= LONGEST_CHALLENGE
+        case DeliveryCount(day=day):
+            return day == f"{sealed_on:%Y-%m-%d}"
         case GrantedRequest(create_time=at):
             return _within(at, sealed_on, at + KEPT_REQUEST)
         case Lease(expire_time=end):

@@ -92,6 +92,7 @@ class Authorization(_message.Message):
     ASSURANCE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `credentials/{credential}/authorizations/{authorization}`."""
     algorithm: _algorithms_pb2.SignatureAlgorithm.ValueType
@@ -108,6 +109,8 @@ class Authorization(_message.Message):
     """The person who approved it (`signers/{signer}`); empty before."""
     assurance: Global___Assurance.ValueType
     """By which way the approval came; unspecified before."""
+    title: _builtins.str
+    """What the client calls it, at most 200 characters on one line. The person sees it as the client's words."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizedItem]:
         """What may be signed, in this order, each once. All are of one kind."""
@@ -134,10 +137,11 @@ class Authorization(_message.Message):
         assurance: Global___Assurance.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pss_salt_length", b"_pss_salt_length", "create_time", b"create_time", "expire_time", b"expire_time", "pss_salt_length", b"pss_salt_length"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pss_salt_length", b"_pss_salt_length", "algorithm", b"algorithm", "approved_by", b"approved_by", "approver", b"approver", "assurance", b"assurance", "client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "items", b"items", "name", b"name", "pss_salt_length", b"pss_salt_length", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pss_salt_length", b"_pss_salt_length", "algorithm", b"algorithm", "approved_by", b"approved_by", "approver", b"approver", "assurance", b"assurance", "client", b"client", "create_time", b"create_time", "expire_time", b"expire_time", "items", b"items", "name", b"name", "pss_salt_length", b"pss_salt_length", "state", b"state", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pss_salt_length: _TypeAlias = _typing.Literal["pss_salt_length"]  # noqa: Y015
     _WhichOneofArgType__pss_salt_length: _TypeAlias = _typing.Literal["_pss_salt_length", b"_pss_salt_length"]  # noqa: Y015
@@ -191,23 +195,139 @@ class OneTimePassword(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     SIGNER_FIELD_NUMBER: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """The code: 6 to 8 ASCII digits."""
     signer: _builtins.str
     """The person (`signers/{signer}`). May be absent when exactly one person may activate the credential."""
+    challenge: _builtins.str
+    """The challenge that the code answers (`signers/{signer}/challenges/{challenge}`): required for the codes of OCRA
+    authenticators and for delivered ones, absent for TOTP and HOTP. It is for ApproveAuthorizations only.
+    """
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         signer: _builtins.str = ...,
+        challenge: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "signer", b"signer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "code", b"code", "signer", b"signer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OneTimePassword: _TypeAlias = OneTimePassword  # noqa: Y015
+
+@_typing.final
+class Challenge(_message.Message):
+    """What one code answers: an exact, ordered list of authorizations that waits for one person's decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AUTHORIZATIONS_FIELD_NUMBER: _builtins.int
+    AUTHENTICATOR_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    OCRA_QUESTION_FIELD_NUMBER: _builtins.int
+    CODE_DELIVERY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name: `signers/{signer}/challenges/{challenge}`."""
+    authenticator: _builtins.str
+    """Whose code answers it (`signers/{signer}/authenticators/{authenticator}`)."""
+    fingerprint: _builtins.str
+    """A short fingerprint of the list, such as `4f2a 91c3`: the same on the application's screen, in the delivered text and
+    in the authenticator.
+    """
+    @_builtins.property
+    def authorizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The authorizations, in order."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be answered."""
+
+    @_builtins.property
+    def ocra_question(self) -> Global___OcraQuestion:
+        """For an OCRA authenticator: the question."""
+
+    @_builtins.property
+    def code_delivery(self) -> Global___CodeDelivery:
+        """For a delivered code: where it went."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        authorizations: _abc.Iterable[_builtins.str] | None = ...,
+        authenticator: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        fingerprint: _builtins.str = ...,
+        ocra_question: Global___OcraQuestion | None = ...,
+        code_delivery: Global___CodeDelivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code_delivery", b"code_delivery", "expire_time", b"expire_time", "means", b"means", "ocra_question", b"ocra_question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticator", b"authenticator", "authorizations", b"authorizations", "code_delivery", b"code_delivery", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "means", b"means", "name", b"name", "ocra_question", b"ocra_question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_means: _TypeAlias = _typing.Literal["ocra_question", "code_delivery"]  # noqa: Y015
+    _WhichOneofArgType_means: _TypeAlias = _typing.Literal["means", b"means"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_means) -> _WhichOneofReturnType_means | None: ...
+
+Global___Challenge: _TypeAlias = Challenge  # noqa: Y015
+
+@_typing.final
+class OcraQuestion(_message.Message):
+    """A question of RFC 6287."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUITE_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    suite: _builtins.str
+    """The suite, such as `OCRA-1:HOTP-SHA256-8:QH64`."""
+    question: _builtins.str
+    """The question: 64 hexadecimal digits."""
+    uri: _builtins.str
+    """What the application shows as a QR code: suite, question, fingerprint and count as a URI that begins with `ocra:`."""
+    def __init__(
+        self,
+        *,
+        suite: _builtins.str = ...,
+        question: _builtins.str = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["question", b"question", "suite", b"suite", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OcraQuestion: _TypeAlias = OcraQuestion  # noqa: Y015
+
+@_typing.final
+class CodeDelivery(_message.Message):
+    """Where a delivered code went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASKED_ADDRESS_FIELD_NUMBER: _builtins.int
+    masked_address: _builtins.str
+    """The address with most of it hidden, such as `•••••••123` or `a•••@example.vn`."""
+    def __init__(
+        self,
+        *,
+        masked_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masked_address", b"masked_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CodeDelivery: _TypeAlias = CodeDelivery  # noqa: Y015
 
 @_typing.final
 class Approval(_message.Message):
@@ -436,6 +556,70 @@ class ApproveAuthorizationsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApproveAuthorizationsRequest: _TypeAlias = ApproveAuthorizationsRequest  # noqa: Y015
+
+@_typing.final
+class CreateChallengeRequest(_message.Message):
+    """Makes a challenge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    AUTHORIZATIONS_FIELD_NUMBER: _builtins.int
+    AUTHENTICATOR_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The person (`signers/{signer}`)."""
+    authenticator: _builtins.str
+    """Which authenticator. May be absent when the person has exactly one of a fitting kind."""
+    @_builtins.property
+    def authorizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The authorizations' names, in order, 1 to 100, each once."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        authorizations: _abc.Iterable[_builtins.str] | None = ...,
+        authenticator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticator", b"authenticator", "authorizations", b"authorizations", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateChallengeRequest: _TypeAlias = CreateChallengeRequest  # noqa: Y015
+
+@_typing.final
+class SendOneTimePasswordRequest(_message.Message):
+    """Makes a challenge and sends its code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    AUTHORIZATIONS_FIELD_NUMBER: _builtins.int
+    AUTHENTICATOR_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """The person (`signers/{signer}`)."""
+    authenticator: _builtins.str
+    """Which authenticator. May be absent when the person has exactly one of a fitting kind."""
+    @_builtins.property
+    def authorizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The authorizations' names, in order, 1 to 100, each once."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        authorizations: _abc.Iterable[_builtins.str] | None = ...,
+        authenticator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticator", b"authenticator", "authorizations", b"authorizations", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendOneTimePasswordRequest: _TypeAlias = SendOneTimePasswordRequest  # noqa: Y015
 
 @_typing.final
 class DenyAuthorizationRequest(_message.Message):

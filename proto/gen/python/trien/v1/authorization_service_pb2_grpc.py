@@ -57,6 +57,16 @@ class AuthorizationServiceStub:
                 request_serializer=trien_dot_v1_dot_authorization__service__pb2.WaitAuthorizationRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_authorization__service__pb2.Authorization.FromString,
                 _registered_method=True)
+        self.CreateChallenge = channel.unary_unary(
+                '/trien.v1.AuthorizationService/CreateChallenge',
+                request_serializer=trien_dot_v1_dot_authorization__service__pb2.CreateChallengeRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_authorization__service__pb2.Challenge.FromString,
+                _registered_method=True)
+        self.SendOneTimePassword = channel.unary_unary(
+                '/trien.v1.AuthorizationService/SendOneTimePassword',
+                request_serializer=trien_dot_v1_dot_authorization__service__pb2.SendOneTimePasswordRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_authorization__service__pb2.Challenge.FromString,
+                _registered_method=True)
         self.ApproveAuthorizations = channel.unary_unary(
                 '/trien.v1.AuthorizationService/ApproveAuthorizations',
                 request_serializer=trien_dot_v1_dot_authorization__service__pb2.ApproveAuthorizationsRequest.SerializeToString,
@@ -108,6 +118,22 @@ class AuthorizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateChallenge(self, request, context):
+        """Makes a challenge for a person's OCRA authenticator: a question that stands for an exact, ordered list of pending
+        authorizations. The code that answers it approves that list and nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendOneTimePassword(self, request, context):
+        """Makes a challenge and sends its one-time password to the person by SMS or e-mail. The code approves an exact, ordered
+        list of pending authorizations and nothing else.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ApproveAuthorizations(self, request, context):
         """Approves a list of authorizations of one person with one one-time password: all of them or none.
         """
@@ -152,6 +178,16 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     servicer.WaitAuthorization,
                     request_deserializer=trien_dot_v1_dot_authorization__service__pb2.WaitAuthorizationRequest.FromString,
                     response_serializer=trien_dot_v1_dot_authorization__service__pb2.Authorization.SerializeToString,
+            ),
+            'CreateChallenge': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateChallenge,
+                    request_deserializer=trien_dot_v1_dot_authorization__service__pb2.CreateChallengeRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_authorization__service__pb2.Challenge.SerializeToString,
+            ),
+            'SendOneTimePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendOneTimePassword,
+                    request_deserializer=trien_dot_v1_dot_authorization__service__pb2.SendOneTimePasswordRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_authorization__service__pb2.Challenge.SerializeToString,
             ),
             'ApproveAuthorizations': grpc.unary_unary_rpc_method_handler(
                     servicer.ApproveAuthorizations,
@@ -280,6 +316,60 @@ class AuthorizationService:
             '/trien.v1.AuthorizationService/WaitAuthorization',
             trien_dot_v1_dot_authorization__service__pb2.WaitAuthorizationRequest.SerializeToString,
             trien_dot_v1_dot_authorization__service__pb2.Authorization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateChallenge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AuthorizationService/CreateChallenge',
+            trien_dot_v1_dot_authorization__service__pb2.CreateChallengeRequest.SerializeToString,
+            trien_dot_v1_dot_authorization__service__pb2.Challenge.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendOneTimePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AuthorizationService/SendOneTimePassword',
+            trien_dot_v1_dot_authorization__service__pb2.SendOneTimePasswordRequest.SerializeToString,
+            trien_dot_v1_dot_authorization__service__pb2.Challenge.FromString,
             options,
             channel_credentials,
             insecure,

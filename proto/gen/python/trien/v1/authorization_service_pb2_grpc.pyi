@@ -44,6 +44,14 @@ class AuthorizationServiceStub:
     """Lists a credential's authorizations that the calling client made, by name."""
     WaitAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.WaitAuthorizationRequest, _authorization_service_pb2.Authorization]
     """Waits in the server until the authorization is no longer pending, or until the timeout; returns it as it then is."""
+    CreateChallenge: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.CreateChallengeRequest, _authorization_service_pb2.Challenge]
+    """Makes a challenge for a person's OCRA authenticator: a question that stands for an exact, ordered list of pending
+    authorizations. The code that answers it approves that list and nothing else.
+    """
+    SendOneTimePassword: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.SendOneTimePasswordRequest, _authorization_service_pb2.Challenge]
+    """Makes a challenge and sends its one-time password to the person by SMS or e-mail. The code approves an exact, ordered
+    list of pending authorizations and nothing else.
+    """
     ApproveAuthorizations: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.ApproveAuthorizationsRequest, _authorization_service_pb2.Approval]
     """Approves a list of authorizations of one person with one one-time password: all of them or none."""
     DenyAuthorization: _grpc.UnaryUnaryMultiCallable[_authorization_service_pb2.DenyAuthorizationRequest, _authorization_service_pb2.Authorization]
@@ -69,6 +77,14 @@ class AuthorizationServiceAsyncStub(AuthorizationServiceStub):
     """Lists a credential's authorizations that the calling client made, by name."""
     WaitAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.WaitAuthorizationRequest, _authorization_service_pb2.Authorization]  # type: ignore[assignment]
     """Waits in the server until the authorization is no longer pending, or until the timeout; returns it as it then is."""
+    CreateChallenge: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.CreateChallengeRequest, _authorization_service_pb2.Challenge]  # type: ignore[assignment]
+    """Makes a challenge for a person's OCRA authenticator: a question that stands for an exact, ordered list of pending
+    authorizations. The code that answers it approves that list and nothing else.
+    """
+    SendOneTimePassword: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.SendOneTimePasswordRequest, _authorization_service_pb2.Challenge]  # type: ignore[assignment]
+    """Makes a challenge and sends its one-time password to the person by SMS or e-mail. The code approves an exact, ordered
+    list of pending authorizations and nothing else.
+    """
     ApproveAuthorizations: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.ApproveAuthorizationsRequest, _authorization_service_pb2.Approval]  # type: ignore[assignment]
     """Approves a list of authorizations of one person with one one-time password: all of them or none."""
     DenyAuthorization: _aio.UnaryUnaryMultiCallable[_authorization_service_pb2.DenyAuthorizationRequest, _authorization_service_pb2.Authorization]  # type: ignore[assignment]
@@ -115,6 +131,26 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authorization_service_pb2.Authorization, _abc.Awaitable[_authorization_service_pb2.Authorization]]:
         """Waits in the server until the authorization is no longer pending, or until the timeout; returns it as it then is."""
+
+    @_abc_1.abstractmethod
+    def CreateChallenge(
+        self,
+        request: _authorization_service_pb2.CreateChallengeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_service_pb2.Challenge, _abc.Awaitable[_authorization_service_pb2.Challenge]]:
+        """Makes a challenge for a person's OCRA authenticator: a question that stands for an exact, ordered list of pending
+        authorizations. The code that answers it approves that list and nothing else.
+        """
+
+    @_abc_1.abstractmethod
+    def SendOneTimePassword(
+        self,
+        request: _authorization_service_pb2.SendOneTimePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authorization_service_pb2.Challenge, _abc.Awaitable[_authorization_service_pb2.Challenge]]:
+        """Makes a challenge and sends its one-time password to the person by SMS or e-mail. The code approves an exact, ordered
+        list of pending authorizations and nothing else.
+        """
 
     @_abc_1.abstractmethod
     def ApproveAuthorizations(

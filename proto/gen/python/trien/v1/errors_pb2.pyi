@@ -80,6 +80,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a record that the decision rests on failed verification; it was reported."""
     INTERNAL: _ErrorReason.ValueType  # 27
     """INTERNAL: anything else; the metadata's `requestId` finds it in the server's log."""
+    CHALLENGE_NOT_PENDING: _ErrorReason.ValueType  # 28
+    """FAILED_PRECONDITION: the challenge was answered before, has expired, or is for another list."""
+    DELIVERY_LIMIT_REACHED: _ErrorReason.ValueType  # 29
+    """RESOURCE_EXHAUSTED: too many one-time passwords were sent; RetryInfo says when the next one can be."""
+    DELIVERY_FAILED: _ErrorReason.ValueType  # 30
+    """UNAVAILABLE: the one-time password could not be handed over for delivery, or that is not known."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused. A refusal carries a google.rpc.ErrorInfo whose `reason` is the name of one of these values
@@ -144,4 +150,10 @@ RECORD_NOT_TRUSTED: ErrorReason.ValueType  # 26
 """INTERNAL: a record that the decision rests on failed verification; it was reported."""
 INTERNAL: ErrorReason.ValueType  # 27
 """INTERNAL: anything else; the metadata's `requestId` finds it in the server's log."""
+CHALLENGE_NOT_PENDING: ErrorReason.ValueType  # 28
+"""FAILED_PRECONDITION: the challenge was answered before, has expired, or is for another list."""
+DELIVERY_LIMIT_REACHED: ErrorReason.ValueType  # 29
+"""RESOURCE_EXHAUSTED: too many one-time passwords were sent; RetryInfo says when the next one can be."""
+DELIVERY_FAILED: ErrorReason.ValueType  # 30
+"""UNAVAILABLE: the one-time password could not be handed over for delivery, or that is not known."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

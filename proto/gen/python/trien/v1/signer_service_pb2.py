@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trien.v1 import options_pb2 as trien_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrien/v1/signer_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16trien/v1/options.proto\"\xa8\x03\n\x06Signer\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x15.trien.v1.Signer.KindB\x04\xe2\x41\x01\x02\x12\x31\n\x0corganization\x18\x04 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12trien/Organization\x12\x16\n\x08position\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x16.trien.v1.Signer.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"4\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\n\n\x06PERSON\x10\x01\x12\n\n\x06\x41GENCY\x10\x02\"9\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x45NABLED\x10\x01\x12\x0c\n\x08\x44ISABLED\x10\x02:#\xea\x41 \n\x0ctrien/Signer\x12\x10signers/{signer}\"\x91\x03\n\rAuthenticator\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.trien.v1.Authenticator.KindB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igits\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x30\n\x04hash\x18\x04 \x01(\x0e\x32\x1c.trien.v1.Authenticator.HashB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"0\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04TOTP\x10\x01\x12\x08\n\x04HOTP\x10\x02\">\n\x04Hash\x12\x14\n\x10HASH_UNSPECIFIED\x10\x00\x12\x08\n\x04SHA1\x10\x01\x12\n\n\x06SHA256\x10\x02\x12\n\n\x06SHA512\x10\x03:I\xea\x41\x46\n\x13trien/Authenticator\x12/signers/{signer}/authenticators/{authenticator}\"V\n\x13\x43reateSignerRequest\x12\x17\n\tsigner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06signer\x18\x02 \x01(\x0b\x32\x10.trien.v1.SignerB\x04\xe2\x41\x01\x02\"7\n\x10GetSignerRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0ctrien/Signer\"\x99\x01\n\x1a\x43reateAuthenticatorRequest\x12%\n\x06parent\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0ctrien/Signer\x12\x1e\n\x10\x61uthenticator_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\rauthenticator\x18\x03 \x01(\x0b\x32\x17.trien.v1.AuthenticatorB\x04\xe2\x41\x01\x02\"g\n\x1b\x43reateAuthenticatorResponse\x12.\n\rauthenticator\x18\x01 \x01(\x0b\x32\x17.trien.v1.Authenticator\x12\x18\n\x0botpauth_uri\x18\x02 \x01(\tB\x03\x80\x01\x01\":\n\x13UnlockSignerRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0ctrien/Signer2\xc8\x02\n\rSignerService\x12\x45\n\x0c\x43reateSigner\x12\x1d.trien.v1.CreateSignerRequest\x1a\x10.trien.v1.Signer\"\x04\xc8\xda\x18\x02\x12?\n\tGetSigner\x12\x1a.trien.v1.GetSignerRequest\x1a\x10.trien.v1.Signer\"\x04\xc8\xda\x18\x01\x12h\n\x13\x43reateAuthenticator\x12$.trien.v1.CreateAuthenticatorRequest\x1a%.trien.v1.CreateAuthenticatorResponse\"\x04\xc8\xda\x18\x03\x12\x45\n\x0cUnlockSigner\x12\x1d.trien.v1.UnlockSignerRequest\x1a\x10.trien.v1.Signer\"\x04\xc8\xda\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtrien/v1/signer_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16trien/v1/options.proto\"\xa8\x03\n\x06Signer\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x15.trien.v1.Signer.KindB\x04\xe2\x41\x01\x02\x12\x31\n\x0corganization\x18\x04 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12trien/Organization\x12\x16\n\x08position\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12+\n\x05state\x18\x06 \x01(\x0e\x32\x16.trien.v1.Signer.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"4\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\n\n\x06PERSON\x10\x01\x12\n\n\x06\x41GENCY\x10\x02\"9\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x45NABLED\x10\x01\x12\x0c\n\x08\x44ISABLED\x10\x02:#\xea\x41 \n\x0ctrien/Signer\x12\x10signers/{signer}\"\xc6\x03\n\rAuthenticator\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.trien.v1.Authenticator.KindB\x04\xe2\x41\x01\x02\x12\x14\n\x06\x64igits\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x30\n\x04hash\x18\x04 \x01(\x0e\x32\x1c.trien.v1.Authenticator.HashB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61\x64\x64ress\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\"N\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04TOTP\x10\x01\x12\x08\n\x04HOTP\x10\x02\x12\x08\n\x04OCRA\x10\x03\x12\x07\n\x03SMS\x10\x04\x12\t\n\x05\x45MAIL\x10\x05\">\n\x04Hash\x12\x14\n\x10HASH_UNSPECIFIED\x10\x00\x12\x08\n\x04SHA1\x10\x01\x12\n\n\x06SHA256\x10\x02\x12\n\n\x06SHA512\x10\x03:I\xea\x41\x46\n\x13trien/Authenticator\x12/signers/{signer}/authenticators/{authenticator}\"V\n\x13\x43reateSignerRequest\x12\x17\n\tsigner_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12&\n\x06signer\x18\x02 \x01(\x0b\x32\x10.trien.v1.SignerB\x04\xe2\x41\x01\x02\"7\n\x10GetSignerRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0ctrien/Signer\"\x99\x01\n\x1a\x43reateAuthenticatorRequest\x12%\n\x06parent\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0ctrien/Signer\x12\x1e\n\x10\x61uthenticator_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\rauthenticator\x18\x03 \x01(\x0b\x32\x17.trien.v1.AuthenticatorB\x04\xe2\x41\x01\x02\"g\n\x1b\x43reateAuthenticatorResponse\x12.\n\rauthenticator\x18\x01 \x01(\x0b\x32\x17.trien.v1.Authenticator\x12\x18\n\x0botpauth_uri\x18\x02 \x01(\tB\x03\x80\x01\x01\":\n\x13UnlockSignerRequest\x12#\n\x04name\x18\x01 \x01(\tB\x15\xe2\x41\x01\x02\xfa\x41\x0e\n\x0ctrien/Signer2\xc8\x02\n\rSignerService\x12\x45\n\x0c\x43reateSigner\x12\x1d.trien.v1.CreateSignerRequest\x1a\x10.trien.v1.Signer\"\x04\xc8\xda\x18\x02\x12?\n\tGetSigner\x12\x1a.trien.v1.GetSignerRequest\x1a\x10.trien.v1.Signer\"\x04\xc8\xda\x18\x01\x12h\n\x13\x43reateAuthenticator\x12$.trien.v1.CreateAuthenticatorRequest\x1a%.trien.v1.CreateAuthenticatorResponse\"\x04\xc8\xda\x18\x03\x12\x45\n\x0cUnlockSigner\x12\x1d.trien.v1.UnlockSignerRequest\x1a\x10.trien.v1.Signer\"\x04\xc8\xda\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATOR'].fields_by_name['hash']._serialized_options = b'\342A\001\001'
   _globals['_AUTHENTICATOR'].fields_by_name['create_time']._loaded_options = None
   _globals['_AUTHENTICATOR'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_AUTHENTICATOR'].fields_by_name['address']._loaded_options = None
+  _globals['_AUTHENTICATOR'].fields_by_name['address']._serialized_options = b'\342A\001\001'
   _globals['_AUTHENTICATOR']._loaded_options = None
   _globals['_AUTHENTICATOR']._serialized_options = b'\352AF\n\023trien/Authenticator\022/signers/{signer}/authenticators/{authenticator}'
   _globals['_CREATESIGNERREQUEST'].fields_by_name['signer_id']._loaded_options = None
@@ -94,21 +96,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNER_STATE']._serialized_start=491
   _globals['_SIGNER_STATE']._serialized_end=548
   _globals['_AUTHENTICATOR']._serialized_start=588
-  _globals['_AUTHENTICATOR']._serialized_end=989
-  _globals['_AUTHENTICATOR_KIND']._serialized_start=802
-  _globals['_AUTHENTICATOR_KIND']._serialized_end=850
-  _globals['_AUTHENTICATOR_HASH']._serialized_start=852
-  _globals['_AUTHENTICATOR_HASH']._serialized_end=914
-  _globals['_CREATESIGNERREQUEST']._serialized_start=991
-  _globals['_CREATESIGNERREQUEST']._serialized_end=1077
-  _globals['_GETSIGNERREQUEST']._serialized_start=1079
-  _globals['_GETSIGNERREQUEST']._serialized_end=1134
-  _globals['_CREATEAUTHENTICATORREQUEST']._serialized_start=1137
-  _globals['_CREATEAUTHENTICATORREQUEST']._serialized_end=1290
-  _globals['_CREATEAUTHENTICATORRESPONSE']._serialized_start=1292
-  _globals['_CREATEAUTHENTICATORRESPONSE']._serialized_end=1395
-  _globals['_UNLOCKSIGNERREQUEST']._serialized_start=1397
-  _globals['_UNLOCKSIGNERREQUEST']._serialized_end=1455
-  _globals['_SIGNERSERVICE']._serialized_start=1458
-  _globals['_SIGNERSERVICE']._serialized_end=1786
+  _globals['_AUTHENTICATOR']._serialized_end=1042
+  _globals['_AUTHENTICATOR_KIND']._serialized_start=825
+  _globals['_AUTHENTICATOR_KIND']._serialized_end=903
+  _globals['_AUTHENTICATOR_HASH']._serialized_start=905
+  _globals['_AUTHENTICATOR_HASH']._serialized_end=967
+  _globals['_CREATESIGNERREQUEST']._serialized_start=1044
+  _globals['_CREATESIGNERREQUEST']._serialized_end=1130
+  _globals['_GETSIGNERREQUEST']._serialized_start=1132
+  _globals['_GETSIGNERREQUEST']._serialized_end=1187
+  _globals['_CREATEAUTHENTICATORREQUEST']._serialized_start=1190
+  _globals['_CREATEAUTHENTICATORREQUEST']._serialized_end=1343
+  _globals['_CREATEAUTHENTICATORRESPONSE']._serialized_start=1345
+  _globals['_CREATEAUTHENTICATORRESPONSE']._serialized_end=1448
+  _globals['_UNLOCKSIGNERREQUEST']._serialized_start=1450
+  _globals['_UNLOCKSIGNERREQUEST']._serialized_end=1508
+  _globals['_SIGNERSERVICE']._serialized_start=1511
+  _globals['_SIGNERSERVICE']._serialized_end=1839
 # @@protoc_insertion_point(module_scope)

@@ -130,6 +130,12 @@ class Authenticator(_message.Message):
         """By time (RFC 6238)."""
         HOTP: Authenticator._Kind.ValueType  # 2
         """By a counter (RFC 4226)."""
+        OCRA: Authenticator._Kind.ValueType  # 3
+        """By the answer to a question that stands for what is approved (RFC 6287)."""
+        SMS: Authenticator._Kind.ValueType  # 4
+        """Made by the server for one challenge, and sent by SMS."""
+        EMAIL: Authenticator._Kind.ValueType  # 5
+        """Made by the server for one challenge, and sent by e-mail."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """How the passwords are made."""
@@ -140,6 +146,12 @@ class Authenticator(_message.Message):
     """By time (RFC 6238)."""
     HOTP: Authenticator.Kind.ValueType  # 2
     """By a counter (RFC 4226)."""
+    OCRA: Authenticator.Kind.ValueType  # 3
+    """By the answer to a question that stands for what is approved (RFC 6287)."""
+    SMS: Authenticator.Kind.ValueType  # 4
+    """Made by the server for one challenge, and sent by SMS."""
+    EMAIL: Authenticator.Kind.ValueType  # 5
+    """Made by the server for one challenge, and sent by e-mail."""
 
     class _Hash:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -173,14 +185,17 @@ class Authenticator(_message.Message):
     DIGITS_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `signers/{signer}/authenticators/{authenticator}`."""
     kind: Global___Authenticator.Kind.ValueType
     """How the passwords are made."""
     digits: _builtins.int
-    """How many digits a password has, 6 to 8; 0 means 6."""
+    """How many digits a password has, 6 to 8; 0 means 6, and 8 for OCRA."""
     hash: Global___Authenticator.Hash.ValueType
     """The hash."""
+    address: _builtins.str
+    """For SMS the telephone number (E.164, such as `+84912345678`), for EMAIL the address; else empty."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -193,10 +208,11 @@ class Authenticator(_message.Message):
         digits: _builtins.int = ...,
         hash: Global___Authenticator.Hash.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digits", b"digits", "hash", b"hash", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "digits", b"digits", "hash", b"hash", "kind", b"kind", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,7 +309,7 @@ class CreateAuthenticatorResponse(_message.Message):
     AUTHENTICATOR_FIELD_NUMBER: _builtins.int
     OTPAUTH_URI_FIELD_NUMBER: _builtins.int
     otpauth_uri: _builtins.str
-    """The `otpauth://` URI that carries the secret. It cannot be read again."""
+    """The `otpauth://` URI that carries the secret. It cannot be read again. Empty for SMS and EMAIL."""
     @_builtins.property
     def authenticator(self) -> Global___Authenticator:
         """The authenticator."""

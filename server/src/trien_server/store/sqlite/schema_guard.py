@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "a62c478c513201a97d6dc95d7c9a6a39692d989a55e881796436dc1ae2b06642"
+FINGERPRINT = "e1c6890e9abff8d84ed40a92e1db87b16bea9cc0279234f8ec1c1816171f58b7"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

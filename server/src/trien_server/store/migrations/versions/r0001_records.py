@@ -98,6 +98,7 @@ def slow_records() -> None:
         text("hash_function"),
         integer("period"),
         blob("encrypted_secret"),
+        text("address"),
         text("state"),
         integer("create_time"),
     )
@@ -165,11 +166,25 @@ def hot_records() -> None:
         text("digests"),
         blob("used"),
         text("signed_digests"),
+        text("title"),
         text("state"),
         text("approval", nullable=True),
         integer("create_time"),
         integer("expire_time"),
     )
+    sealed_table(
+        "challenges",
+        text("signer"),
+        text("client"),
+        text("authenticator"),
+        text("authorizations"),
+        blob("nonce"),
+        blob("code_mac", nullable=True),
+        boolean("answered"),
+        integer("create_time"),
+        integer("expire_time"),
+    )
+    sealed_table("delivery_counts", text("day"), integer("sent"), integer("last_time"))
     sealed_table(
         "approvals",
         text("signer"),
