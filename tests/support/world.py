@@ -1,5 +1,6 @@
 """An instance of fakes with the sandbox's people, for tests of the use cases."""
 
+import base64
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pyotp
 from cryptography import x509
@@ -14,12 +16,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from tests.fakes.clock import ManualClock
+from tests.fakes.delivery import Delivered, RecordedDelivery
 from tests.fakes.hsm import MemoryHsm
 from tests.fakes.store import MemoryStore
 from tests.support.attributes import signed_attributes
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm
 from trien_server.core.items import DataItem, DigestItem, Item, SignedAttributesItem
+from trien_server.core.ocra import OcraSuite, ocra
 from trien_server.core.ports import Hsm, Store
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
 from trien_server.core.records import AuthenticatorKind, Authorization, ItemKind, Key, KeyState, SignerKind
@@ -27,6 +31,7 @@ from trien_server.core.secret import Secret
 from trien_server.host.private_ca import PrivateCa
 from trien_server.host.randomness import SystemRandomness
 from trien_server.services.approve_authorizations import ApprovalResult, ApproveAuthorizationsCommand
+from trien_server.services.challenge_preparation import ChallengeCommand, NewChallenge
 from trien_server.services.create_authorization import CreateAuthorizationCommand
 from trien_server.services.credentials import Entitlement, NewCredential
 from trien_server.services.deadline import Deadline
@@ -98,6 +103,10 @@ class World:
     events: list[Event] = field(default_factory=list)
     otp: dict[str, pyotp.OTP] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    ocra: dict[str, str] = field(default_factory=dict)
+    deliveries: dict[AuthenticatorKind, RecordedDelivery] = field(
+        default_factory=lambda: {kind: RecordedDelivery() for kind in (AuthenticatorKind.SMS, AuthenticatorKind.EMAIL)}
+    )
 
     def __post_init__(self) -> None:
         if self.store is None:
@@ -116,6 +125,7 @@ class World:
             places=2,
             admitted=64,
             waiters=4,
+            deliveries=self.deliveries,
         )
 
     def deadline(self) -> Deadline:
@@ -169,16 +179,31 @@ class World:
     def add_authenticator(
         self, signer: str, *, name: str = "phone", kind: AuthenticatorKind = AuthenticatorKind.TOTP
     ) -> None:
+        uri = self._create_authenticator(signer, name, kind, digits=6, hash_function="SHA1")
+        self.otp[f"{signer}/{name}"] = pyotp.parse_uri(uri)
+
+    def add_ocra(self, signer: str = CHAIR, *, name: str = "ocra", **made: Any) -> str:
+        """Gives a person an OCRA authenticator; returns its `otpauth` URI."""
+        uri = self.ocra[signer] = self._create_authenticator(signer, name, AuthenticatorKind.OCRA, **made)
+        return uri
+
+    def add_delivery(self, signer: str = CHAIR, *, kind: AuthenticatorKind = AuthenticatorKind.SMS, **made: Any) -> str:
+        """Gives a person delivered codes; returns the authenticator's name."""
+        address = "+84912345678" if kind is AuthenticatorKind.SMS else "hoang.trinh.don@phulam.example"
+        name = kind.value.lower()
+        assert self._create_authenticator(signer, name, kind, **({"address": address} | made)) == ""
+        return f"{signer}/authenticators/{name}"
+
+    def _create_authenticator(self, signer: str, name: str, kind: AuthenticatorKind, **made: Any) -> str:
         _, uri = self.use.create_authenticator(
             OPERATOR,
             name=f"{signer}/authenticators/{name}",
             signer=signer,
             kind=kind,
-            digits=6,
-            hash_function="SHA1",
             deadline=self.deadline(),
+            **made,
         )
-        self.otp[f"{signer}/{name}"] = pyotp.parse_uri(uri.reveal().decode())
+        return uri.reveal().decode()
 
     def add_credential(self, name: str, key_type: KeyType, signer: str, activator: str, **policy: Any) -> None:
         key = f"keys/{name.partition('/')[2]}"
@@ -273,6 +298,7 @@ class World:
         lifetime: timedelta | None = None,
         request_id: str | None = None,
         approver: str | None = None,
+        title: str = "",
     ) -> Authorization:
         """Makes a pending authorization."""
         command = CreateAuthorizationCommand(
@@ -284,6 +310,7 @@ class World:
             approver=approver,
             lifetime=lifetime,
             request_id=request_id,
+            title=title,
         )
         return self.use.create_authorization(principal, command, self.deadline())
 
@@ -292,17 +319,52 @@ class World:
         *authorizations: Authorization,
         signer: str = CHAIR,
         password: str | None = None,
+        challenge: str | None = None,
         principal: Principal = OFFICE,
         request_id: str | None = None,
+        use: UseCases | None = None,
     ) -> ApprovalResult:
-        """Approves them with one one-time password."""
+        """Approves them with one one-time password, or with the answer to a challenge."""
         command = ApproveAuthorizationsCommand(
             names=tuple(authorization.name for authorization in authorizations),
             signer=signer,
             password=Secret((password if password is not None else self.code(signer)).encode()),
+            challenge=challenge,
             request_id=request_id,
         )
-        return self.use.approve_authorizations(principal, command, self.deadline())
+        return (use or self.use).approve_authorizations(principal, command, self.deadline())
+
+    def challenge(
+        self,
+        *authorizations: Authorization,
+        signer: str = CHAIR,
+        authenticator: str | None = None,
+        principal: Principal = OFFICE,
+    ) -> NewChallenge:
+        """Makes a challenge for a person's OCRA authenticator."""
+        names = tuple(authorization.name for authorization in authorizations)
+        command = ChallengeCommand(signer=signer, names=names, authenticator=authenticator)
+        return self.use.create_challenge(principal, command, self.deadline())
+
+    def answer(self, made: NewChallenge) -> str:
+        """Returns what the person's OCRA authenticator answers, computed from the URI that it was made with."""
+        values = parse_qs(urlsplit(self.ocra[made.challenge.signer]).query)
+        secret = Secret(base64.b32decode(pad_base32(values["secret"][0])))
+        return ocra(secret, OcraSuite.parse(values["ocrasuite"][0]), made.question.hex())
+
+    def send(
+        self,
+        *authorizations: Authorization,
+        signer: str = CHAIR,
+        authenticator: str | None = None,
+        principal: Principal = OFFICE,
+        use: UseCases | None = None,
+    ) -> tuple[NewChallenge, Delivered]:
+        """Has a code sent to a person; returns the challenge and what the carrier took on."""
+        names = tuple(authorization.name for authorization in authorizations)
+        command = ChallengeCommand(signer=signer, names=names, authenticator=authenticator)
+        made = (use or self.use).send_one_time_password(principal, command, self.deadline())
+        return made, self.deliveries[made.authenticator.kind].taken[-1]
 
     def activation_data(self, authorization: Authorization, *, principal: Principal = OFFICE) -> Secret:
         """Fetches the secret that opens an authorization."""
@@ -323,6 +385,10 @@ class World:
 
     def key(self, credential: str) -> Key:
         return self.use.get_credential(OPERATOR, credential).key
+
+
+def pad_base32(text: str) -> str:
+    return text + "=" * (-len(text) % 8)
 
 
 def data_items(*data: bytes) -> list[Item]:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from google.protobuf.internal import api_implementation
@@ -18,7 +18,8 @@ from trien.v1 import (
 
 from trien_server.config import Config, waiters_of
 from trien_server.core.errors import Refusal
-from trien_server.core.ports import Clock, Hsm, Randomness, Report, Store
+from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
+from trien_server.core.records import AuthenticatorKind
 from trien_server.host.clock import SystemClock
 from trien_server.host.files import read_secret
 from trien_server.host.log import Log
@@ -40,10 +41,12 @@ from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator
+from trien_server.services.challenge_answers import ChallengeAnswers
 from trien_server.services.changes import Changes
 from trien_server.services.clients import CreateClient, DisableClient, GetClient
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.create_authorization import CreateAuthorization
+from trien_server.services.create_challenge import CreateChallenge
 from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deny_authorization import DenyAuthorization
 from trien_server.services.generate_signing_request import GenerateSigningRequest
@@ -59,6 +62,7 @@ from trien_server.services.read_authorizations import (
     WaitAuthorization,
 )
 from trien_server.services.seals import Seals
+from trien_server.services.send_one_time_password import SendOneTimePassword
 from trien_server.services.sign_digests import SignDigests
 from trien_server.services.signatures import Signatures
 from trien_server.services.signers import CreateSigner, GetSigner, UnlockSigner
@@ -86,6 +90,7 @@ class UseCases:
         places: int,
         admitted: int,
         waiters: int,
+        deliveries: Mapping[AuthenticatorKind, Delivery],
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -120,7 +125,21 @@ class UseCases:
         self.list_authorizations = ListAuthorizations(transactions=transactions)
         self.wait_authorization = WaitAuthorization(transactions=transactions, clock=clock, waiters=waiters)
         self.approve_authorizations = ApproveAuthorizations(
-            transactions=transactions, one_time_passwords=passwords, clock=clock, randomness=randomness
+            transactions=transactions,
+            one_time_passwords=passwords,
+            challenge_answers=ChallengeAnswers(hsm=hsm, seals=seals),
+            clock=clock,
+            randomness=randomness,
+        )
+        self.create_challenge = CreateChallenge(transactions=transactions, clock=clock, randomness=randomness)
+        self.send_one_time_password = SendOneTimePassword(
+            hsm=hsm,
+            transactions=transactions,
+            deliveries=deliveries,
+            clock=clock,
+            randomness=randomness,
+            service=issuer,
+            senders=waiters,
         )
         self.deny_authorization = DenyAuthorization(transactions=transactions)
         self.fetch_activation_data = FetchActivationData(transactions=transactions, seals=seals, clock=clock)
@@ -179,6 +198,8 @@ def build_grpc_server(
         approve=use.approve_authorizations,
         deny=use.deny_authorization,
         fetch_activation_data=use.fetch_activation_data,
+        create_challenge=use.create_challenge,
+        send_one_time_password=use.send_one_time_password,
     )
     credentials = CredentialServicer(
         calls=calls,
@@ -261,6 +282,7 @@ class Instance:
             places=config.token.sessions or min(os.cpu_count() or 1, 8),
             admitted=config.server.signing_requests,
             waiters=waiters_of(config.server),
+            deliveries={},
         )
 
     def _end(self, reason: str) -> None:

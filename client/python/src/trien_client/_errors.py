@@ -178,6 +178,18 @@ class AuthorizationNotPending(Refusal):
     reason = "AUTHORIZATION_NOT_PENDING"
 
 
+class AuthorizationNotApproved(Refusal):
+    """The authorization waits for its signer, or was denied."""
+
+    reason = "AUTHORIZATION_NOT_APPROVED"
+
+
+class AuthorizationExpired(Refusal):
+    """The authorization's time, or a retry's, is over."""
+
+    reason = "AUTHORIZATION_EXPIRED"
+
+
 class ChallengeNotPending(Refusal):
     """The challenge was answered before, has expired, or is for another list."""
 
@@ -194,18 +206,6 @@ class DeliveryFailed(Refusal):
     """The one-time password could not be handed over for delivery, or that is not known."""
 
     reason = "DELIVERY_FAILED"
-
-
-class AuthorizationNotApproved(Refusal):
-    """The authorization waits for its signer, or was denied."""
-
-    reason = "AUTHORIZATION_NOT_APPROVED"
-
-
-class AuthorizationExpired(Refusal):
-    """The authorization's time, or a retry's, is over."""
-
-    reason = "AUTHORIZATION_EXPIRED"
 
 
 class DigestsNotAuthorized(Refusal):

@@ -13,6 +13,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "organizations": f"organizations/{_ID}",
         "signers": f"signers/{_ID}",
         "authenticators": f"signers/{_ID}/authenticators/{_ID}",
+        "challenges": f"signers/{_ID}/challenges/{_ID}",
         "keys": f"keys/{_ID}",
         "credentials": f"credentials/{_ID}",
         "authorizations": f"credentials/{_ID}/authorizations/{_ID}",
@@ -46,6 +47,7 @@ def example(collection: str) -> str:
     """Returns the shape of a name in `collection`, for messages."""
     return {
         "authenticators": "signers/{signer}/authenticators/{authenticator}",
+        "challenges": "signers/{signer}/challenges/{challenge}",
         "authorizations": "credentials/{credential}/authorizations/{authorization}",
     }.get(collection, f"{collection}/{{id}}")
 

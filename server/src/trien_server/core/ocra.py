@@ -3,16 +3,15 @@
 A password for a question that is the digest of what is approved opens that and nothing else.
 """
 
+import base64
 import hashlib
 import hmac
 import re
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import quote, urlencode
 
 from trien_server.core.secret import Secret
-
-SUITE = "OCRA-1:HOTP-SHA256-8:QH64"
-"""The suite of Trien's authenticators: a SHA-256 digest in hexadecimal is one question of 64 digits."""
 
 _HASHES = {"SHA1": hashlib.sha1, "SHA256": hashlib.sha256, "SHA512": hashlib.sha512}
 _SUITE = re.compile(
@@ -94,6 +93,22 @@ def ocra(
     offset = mac[-1] & 0x0F
     truncated = int.from_bytes(mac[offset : offset + 4], "big") & 0x7FFFFFFF
     return f"{truncated % 10**suite.digits:0{suite.digits}d}"
+
+
+def suite_of(*, hash_function: str, digits: int) -> str:
+    """Returns the suite of an authenticator, such as `OCRA-1:HOTP-SHA256-8:QH64`.
+
+    A SHA-256 digest in hexadecimal is one question of 64 digits, so whatever the hash of the passwords is, the
+    question stands for the whole list.
+    """
+    return f"OCRA-1:HOTP-{hash_function}-{digits}:QH64"
+
+
+def ocra_uri(secret: Secret, *, suite: str, account: str, issuer: str) -> Secret:
+    """Returns the URI by which apps take up an OCRA authenticator, in the manner of the Key Uri Format."""
+    values = {"secret": base64.b32encode(secret.reveal()).decode().rstrip("="), "issuer": issuer, "ocrasuite": suite}
+    label = f"{quote(issuer, safe='')}:{quote(account, safe='')}"
+    return Secret(f"otpauth://ocra/{label}?{urlencode(values, quote_via=quote, safe=':')}".encode())
 
 
 def _question(suite: OcraSuite, question: str) -> bytes:

@@ -330,7 +330,11 @@ class DeliveryCount(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Approval(Record):
-    """One person's decision on an exact, ordered list of authorizations, by one one-time password."""
+    """One person's decision on an exact, ordered list of authorizations, by one one-time password.
+
+    `accepted_value` is the password's time step or counter; 0 for one that answered a challenge, which was made for
+    this list alone: the audit entry names it.
+    """
 
     table: ClassVar[str] = "approvals"
     hot: ClassVar[bool] = True

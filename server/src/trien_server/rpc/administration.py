@@ -211,13 +211,10 @@ class SignerServicer(signer_service_pb2_grpc.SignerServiceServicer):
             wanted = request.authenticator
             parent = parse_name("signers", request.parent, field="parent")
             identifier = parse_id(request.authenticator_id, field="authenticator_id")
-            kinds = {
-                signer_service_pb2.Authenticator.TOTP: AuthenticatorKind.TOTP,
-                signer_service_pb2.Authenticator.HOTP: AuthenticatorKind.HOTP,
-            }
+            kinds = {signer_service_pb2.Authenticator.Kind.Value(kind.value): kind for kind in AuthenticatorKind}
             if wanted.kind not in kinds:
-                raise InvalidArgument("authenticator.kind", "required, TOTP or HOTP")
-            hashes = {0: "SHA1", 1: "SHA1", 2: "SHA256", 3: "SHA512"}
+                raise InvalidArgument("authenticator.kind", "required, TOTP, HOTP, OCRA, SMS or EMAIL")
+            hashes = {0: "", 1: "SHA1", 2: "SHA256", 3: "SHA512"}
             if wanted.hash not in hashes:
                 raise InvalidArgument("authenticator.hash", "expected SHA1, SHA256 or SHA512")
             authenticator, uri = self.create_authenticator(
@@ -225,8 +222,9 @@ class SignerServicer(signer_service_pb2_grpc.SignerServiceServicer):
                 name=f"{parent}/authenticators/{identifier}",
                 signer=parent,
                 kind=kinds[wanted.kind],
-                digits=wanted.digits or 6,
+                digits=wanted.digits,
                 hash_function=hashes[wanted.hash],
+                address=wanted.address,
                 deadline=deadline,
             )
             return signer_service_pb2.CreateAuthenticatorResponse(

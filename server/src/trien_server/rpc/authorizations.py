@@ -13,8 +13,10 @@ from trien_server.core.one_time_password import parse_one_time_password
 from trien_server.core.principal import Principal
 from trien_server.rpc import translate
 from trien_server.rpc.calls import Calls
+from trien_server.rpc.challenges import challenge_command, delivered_challenge_out, ocra_challenge_out
 from trien_server.services.approve_authorizations import ApproveAuthorizations, ApproveAuthorizationsCommand
 from trien_server.services.create_authorization import CreateAuthorization, CreateAuthorizationCommand
+from trien_server.services.create_challenge import CreateChallenge
 from trien_server.services.deadline import Deadline
 from trien_server.services.deny_authorization import DenyAuthorization
 from trien_server.services.granted_requests import parse_request_id
@@ -27,6 +29,7 @@ from trien_server.services.read_authorizations import (
     ListAuthorizations,
     WaitAuthorization,
 )
+from trien_server.services.send_one_time_password import SendOneTimePassword
 
 
 class AuthorizationServicer(authorization_service_pb2_grpc.AuthorizationServiceServicer):
@@ -43,6 +46,8 @@ class AuthorizationServicer(authorization_service_pb2_grpc.AuthorizationServiceS
         approve: ApproveAuthorizations,
         deny: DenyAuthorization,
         fetch_activation_data: FetchActivationData,
+        create_challenge: CreateChallenge,
+        send_one_time_password: SendOneTimePassword,
     ) -> None:
         self._calls = calls
         self._create = create
@@ -52,6 +57,8 @@ class AuthorizationServicer(authorization_service_pb2_grpc.AuthorizationServiceS
         self._approve = approve
         self._deny = deny
         self._fetch_activation_data = fetch_activation_data
+        self._create_challenge = create_challenge
+        self._send_one_time_password = send_one_time_password
 
     def CreateAuthorization(  # noqa: N802 - gRPC's name
         self, request: messages.CreateAuthorizationRequest, context: grpc.ServicerContext
@@ -93,6 +100,24 @@ class AuthorizationServicer(authorization_service_pb2_grpc.AuthorizationServiceS
 
         return self._calls.run("WaitAuthorization", context, work)
 
+    def CreateChallenge(  # noqa: N802
+        self, request: messages.CreateChallengeRequest, context: grpc.ServicerContext
+    ) -> messages.Challenge:
+        def work(principal: Principal, deadline: Deadline) -> messages.Challenge:
+            return ocra_challenge_out(self._create_challenge(principal, challenge_command(request), deadline))
+
+        return self._calls.run("CreateChallenge", context, work)
+
+    def SendOneTimePassword(  # noqa: N802
+        self, request: messages.SendOneTimePasswordRequest, context: grpc.ServicerContext
+    ) -> messages.Challenge:
+        def work(principal: Principal, deadline: Deadline) -> messages.Challenge:
+            return delivered_challenge_out(
+                self._send_one_time_password(principal, challenge_command(request), deadline)
+            )
+
+        return self._calls.run("SendOneTimePassword", context, work)
+
     def ApproveAuthorizations(  # noqa: N802
         self, request: messages.ApproveAuthorizationsRequest, context: grpc.ServicerContext
     ) -> messages.Approval:
@@ -102,6 +127,9 @@ class AuthorizationServicer(authorization_service_pb2_grpc.AuthorizationServiceS
                 names=tuple(parse_name("authorizations", name, field="names") for name in request.names),
                 signer=parse_name("signers", given.signer, field="one_time_password.signer"),
                 password=parse_one_time_password(given.code, field_name="one_time_password.code"),
+                challenge=parse_name("challenges", given.challenge, field="one_time_password.challenge")
+                if given.challenge
+                else None,
                 request_id=parse_request_id(request.request_id) if request.request_id else None,
             )
             result = self._approve(principal, command, deadline)
@@ -159,4 +187,5 @@ def _create_command(request: messages.CreateAuthorizationRequest) -> CreateAutho
         approver=parse_name("signers", wanted.approver, field="authorization.approver") if wanted.approver else None,
         lifetime=_duration(request.lifetime, field="lifetime") if request.HasField("lifetime") else None,
         request_id=parse_request_id(request.request_id) if request.request_id else None,
+        title=wanted.title,
     )

@@ -58,6 +58,9 @@ def _authority(request: messages.SignDigestsRequest) -> WithOneTimePassword | Wi
     match request.WhichOneof("authority"):
         case "one_time_password":
             given = request.one_time_password
+            if given.challenge:
+                message = "a challenge is answered by ApproveAuthorizations"
+                raise InvalidArgument("one_time_password.challenge", message)
             return WithOneTimePassword(
                 password=parse_one_time_password(given.code, field_name="one_time_password.code"),
                 signer=parse_name("signers", given.signer, field="one_time_password.signer") if given.signer else None,

@@ -132,6 +132,7 @@ def authorization_out(view: AuthorizationView) -> authorization_service_pb2.Auth
         approver=authorization.approver or "",
         state=_AUTHORIZATION_STATES[authorization.state],
         client=authorization.client,
+        title=authorization.title,
         create_time=time_out(authorization.create_time),
         expire_time=time_out(authorization.expire_time),
     )
@@ -253,7 +254,8 @@ def authenticator_out(authenticator: Authenticator) -> signer_service_pb2.Authen
         name=authenticator.name,
         kind=signer_service_pb2.Authenticator.Kind.Value(authenticator.kind.value),
         digits=authenticator.digits,
-        hash=signer_service_pb2.Authenticator.Hash.Value(authenticator.hash_function),
+        hash=signer_service_pb2.Authenticator.Hash.Value(authenticator.hash_function or "HASH_UNSPECIFIED"),
+        address=authenticator.address,
         create_time=time_out(authenticator.create_time),
     )
 

@@ -2,41 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from trien_server.core.audit import leaf_hash
-from trien_server.core.authorization import approve, assert_pending
-from trien_server.core.errors import InvalidArgument, PermissionDenied, Refusal, RequestIdReused
+from trien_server.core.authorization import approve
+from trien_server.core.errors import Refusal, RequestIdReused
 from trien_server.core.ports import Clock, NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
 from trien_server.core.records import Approval, Assurance, Authorization, GrantedRequest
 from trien_server.core.secret import Secret
 from trien_server.services import granted_requests
-from trien_server.services.access import (
-    require_approver,
-    require_client_collected_otp,
-    require_credential,
-    require_usable,
-)
+from trien_server.services.attempt_counting import Accepted
+from trien_server.services.authorization_lists import check_names, require_list, require_same
+from trien_server.services.challenge_answers import ChallengeAnswers, PreparedAnswer
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
 from trien_server.services.one_time_passwords import OneTimePasswords, PreparedCheck
-from trien_server.services.read_authorizations import require_own
 from trien_server.services.sign_digests import recordable
 from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import Stale, TrustedView
 
 METHOD = "ApproveAuthorizations"
-MOST_AUTHORIZATIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApproveAuthorizationsCommand:
-    """A person's decision on a list of authorizations."""
+    """A person's decision on a list of authorizations; `challenge` is what the one-time password answers, if any."""
 
     names: tuple[str, ...]
     signer: str
     password: Secret = field(repr=False)
+    challenge: str | None = None
     request_id: str | None
 
 
@@ -53,10 +48,17 @@ class ApproveAuthorizations:
     """Approves lists of authorizations."""
 
     def __init__(
-        self, *, transactions: Transactions, one_time_passwords: OneTimePasswords, clock: Clock, randomness: Randomness
+        self,
+        *,
+        transactions: Transactions,
+        one_time_passwords: OneTimePasswords,
+        challenge_answers: ChallengeAnswers,
+        clock: Clock,
+        randomness: Randomness,
     ) -> None:
         self._transactions = transactions
         self._one_time_passwords = one_time_passwords
+        self._challenge_answers = challenge_answers
         self._clock = clock
         self._randomness = randomness
 
@@ -67,12 +69,9 @@ class ApproveAuthorizations:
 
         The list is fixed and checked before the one-time password is looked at. Raises
         `AuthorizationNotPending`, `AuthorizationExpired` (with the authorization's name),
-        `PermissionDenied`, `NotAllowedByPolicy`, `OneTimePasswordRejected`, `SignerLocked`.
+        `PermissionDenied`, `NotAllowedByPolicy`, `OneTimePasswordRejected`, `SignerLocked`, `ChallengeNotPending`.
         """
-        if not 1 <= len(command.names) <= MOST_AUTHORIZATIONS:
-            raise InvalidArgument("names", f"expected 1 to {MOST_AUTHORIZATIONS} authorizations")
-        if len(set(command.names)) != len(command.names):
-            raise InvalidArgument("names", "an authorization is named twice")
+        check_names(command.names, field="names")
         deadline.require(0.5)
         try:
             return self._transactions.decide(lambda: self._approve(principal, command, deadline), deadline=deadline)
@@ -90,17 +89,32 @@ class ApproveAuthorizations:
 
         def prepare(
             view: TrustedView,
-        ) -> ApprovalResult | tuple[TrustedView, list[Authorization], PreparedCheck]:
+        ) -> ApprovalResult | tuple[TrustedView, list[Authorization], PreparedCheck | PreparedAnswer]:
             made = self._made_before(view, principal, command, content)
             if made is not None:
                 return made
-            authorizations = [require_own(view, principal, name) for name in command.names]
-            for authorization in authorizations:
-                self._check(view, principal, authorization, command.signer, at)
-            check = self._one_time_passwords.prepare(
-                view, command.password, signer=command.signer, client=principal.name, at=at
+            authorizations = require_list(view, principal, command.names, signer=command.signer, at=at)
+            if command.challenge is None:
+                return (
+                    view,
+                    authorizations,
+                    self._one_time_passwords.prepare(
+                        view, command.password, signer=command.signer, client=principal.name, at=at
+                    ),
+                )
+            return (
+                view,
+                authorizations,
+                self._challenge_answers.prepare(
+                    view,
+                    command.password,
+                    authorizations,
+                    challenge=command.challenge,
+                    signer=command.signer,
+                    client=principal.name,
+                    at=at,
+                ),
             )
-            return view, authorizations, check
 
         prepared = self._transactions.read(prepare)
         if isinstance(prepared, ApprovalResult):
@@ -109,12 +123,8 @@ class ApproveAuthorizations:
 
         def decide(ledger: Ledger) -> ApprovalResult | Refusal:
             ledger.assert_unchanged(view)
-            current = [ledger.require(Authorization, authorization.name) for authorization in authorizations]
-            if current != authorizations:
-                raise Stale
-            for authorization in current:
-                assert_pending(authorization, at=ledger.at)
-            accepted = self._one_time_passwords.consume(ledger, check, command.password, client=principal.name)
+            require_same(ledger, authorizations)
+            accepted = self._consume(ledger, check, command.password, client=principal.name)
             if isinstance(accepted, Refusal):
                 return ledger.refuse(accepted, _details(principal.name, command))
             approval = Approval(
@@ -127,21 +137,18 @@ class ApproveAuthorizations:
                 authorizations=command.names,
                 create_time=ledger.at,
             )
-            return self._write(ledger, principal, command, content, approval, current)
+            return self._write(ledger, principal, command, content, approval, accepted, authorizations)
 
         return self._transactions.run(decide, timeout=deadline.remaining())
 
-    @staticmethod
-    def _check(
-        view: TrustedView, principal: Principal, authorization: Authorization, signer: str, at: datetime
-    ) -> None:
-        credential = require_credential(view, principal, authorization.credential)
-        require_usable(view, credential, at=at)
-        require_client_collected_otp(credential)
-        if authorization.approver not in (None, signer):
-            raise PermissionDenied
-        require_approver(view, credential, signer, field="one_time_password.signer", at=at)
-        assert_pending(authorization, at=at)
+    def _consume(
+        self, ledger: Ledger, check: PreparedCheck | PreparedAnswer, password: Secret, *, client: str
+    ) -> Accepted | Refusal:
+        match check:
+            case PreparedCheck():
+                return self._one_time_passwords.consume(ledger, check, password, client=client)
+            case PreparedAnswer():
+                return self._challenge_answers.consume(ledger, check)
 
     @staticmethod
     def _write(
@@ -150,12 +157,14 @@ class ApproveAuthorizations:
         command: ApproveAuthorizationsCommand,
         content: bytes,
         approval: Approval,
+        accepted: Accepted,
         authorizations: Sequence[Authorization],
     ) -> ApprovalResult:
         digests = {found.name: [digest.hex() for digest in found.digests] for found in authorizations}
         details = _details(principal.name, command) | {
             "approval": approval.name,
             "authenticator": approval.authenticator,
+            "authenticatorKind": str(accepted.authenticator.kind),
             "assurance": str(approval.assurance),
             "digests": digests,
         }
@@ -204,4 +213,5 @@ def _details(client: str, command: ApproveAuthorizationsCommand) -> dict[str, ob
         "client": client,
         "approver": command.signer,
         "authorizations": list(command.names),
+        "challenge": command.challenge,
     }

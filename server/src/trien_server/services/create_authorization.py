@@ -1,5 +1,6 @@
 """CreateAuthorization: asks for a signer's decision."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from trien_server.services import granted_requests
 from trien_server.services.access import require_approver, require_credential, require_usable
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
+from trien_server.services.texts import parse_title
 from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import Stale, TrustedView
 
@@ -35,6 +37,7 @@ class CreateAuthorizationCommand:
     approver: str | None
     lifetime: timedelta | None
     request_id: str | None
+    title: str = ""
 
 
 class CreateAuthorization:
@@ -54,6 +57,8 @@ class CreateAuthorization:
         lifetime = DEFAULT_LIFETIME if command.lifetime is None else command.lifetime
         if not SHORTEST_LIFETIME <= lifetime <= LONGEST_LIFETIME:
             raise InvalidArgument("lifetime", "expected 1 minute to 24 hours")
+        title = parse_title(command.title, field="authorization.title", required=False)
+        command = dataclasses.replace(command, title=title)
         return self._transactions.decide(
             lambda: self._create(principal, command, lifetime, deadline), deadline=deadline
         )
@@ -91,6 +96,7 @@ class CreateAuthorization:
                 digests=command.digests,
                 used=bytes(len(command.digests)),
                 signed_digests=(b"",) * len(command.digests),
+                title=command.title,
                 state=AuthorizationState.PENDING,
                 approval=None,
                 create_time=ledger.at,
@@ -142,10 +148,11 @@ def authorization_details(authorization: Authorization) -> dict[str, object]:
         "pssSaltLength": authorization.pss_salt_length,
         "itemKind": str(authorization.item_kind),
         "digests": [digest.hex() for digest in authorization.digests],
+        "title": authorization.title,
     }
 
 
 def _content(client: str, command: CreateAuthorizationCommand, scheme: SignatureScheme, lifetime: timedelta) -> bytes:
     values: list[object] = [client, command.credential, scheme.algorithm, scheme.pss_salt_length, command.item_kind]
-    values += [command.approver, str(lifetime), *command.digests]
+    values += [command.approver, str(lifetime), command.title, *command.digests]
     return granted_requests.content_hash(METHOD, values)

@@ -160,7 +160,7 @@ class Authenticator(_message.Message):
     class _HashEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Authenticator._Hash.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         HASH_UNSPECIFIED: Authenticator._Hash.ValueType  # 0
-        """Not said: SHA1 is taken, which every app knows."""
+        """Not said: SHA1, which every app knows, and SHA256 for OCRA. Delivered codes have none."""
         SHA1: Authenticator._Hash.ValueType  # 1
         """SHA-1, of RFC 4226."""
         SHA256: Authenticator._Hash.ValueType  # 2
@@ -172,7 +172,7 @@ class Authenticator(_message.Message):
         """The hash that the passwords are made with."""
 
     HASH_UNSPECIFIED: Authenticator.Hash.ValueType  # 0
-    """Not said: SHA1 is taken, which every app knows."""
+    """Not said: SHA1, which every app knows, and SHA256 for OCRA. Delivered codes have none."""
     SHA1: Authenticator.Hash.ValueType  # 1
     """SHA-1, of RFC 4226."""
     SHA256: Authenticator.Hash.ValueType  # 2

@@ -1,0 +1,56 @@
+"""A list of authorizations that one code is to approve: checked before any code is made or looked at (P2)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from trien_server.core.authorization import assert_pending
+from trien_server.core.errors import InvalidArgument, PermissionDenied
+from trien_server.core.principal import Principal
+from trien_server.core.records import Authorization
+from trien_server.services.access import (
+    require_approver,
+    require_client_collected_otp,
+    require_credential,
+    require_usable,
+)
+from trien_server.services.read_authorizations import require_own
+from trien_server.services.transactions import Ledger
+from trien_server.services.trusted import Stale, TrustedView
+
+MOST_AUTHORIZATIONS = 100
+
+
+def check_names(names: Sequence[str], *, field: str) -> None:
+    """Raises `InvalidArgument` unless 1 to 100 authorizations are named, each once."""
+    if not 1 <= len(names) <= MOST_AUTHORIZATIONS:
+        raise InvalidArgument(field, f"expected 1 to {MOST_AUTHORIZATIONS} authorizations")
+    if len(set(names)) != len(names):
+        raise InvalidArgument(field, "an authorization is named twice")
+
+
+def require_list(
+    view: TrustedView, principal: Principal, names: Sequence[str], *, signer: str, at: datetime
+) -> list[Authorization]:
+    """Returns the calling client's authorizations, in order, that wait for the signer's decision.
+
+    Raises `PermissionDenied`, `CredentialDisabled`, `CertificateNotValid`, `NotAllowedByPolicy`,
+    `AuthorizationNotPending`, `AuthorizationExpired` (with the authorization's name).
+    """
+    authorizations = [require_own(view, principal, name) for name in names]
+    for authorization in authorizations:
+        credential = require_credential(view, principal, authorization.credential)
+        require_usable(view, credential, at=at)
+        require_client_collected_otp(credential)
+        if authorization.approver not in (None, signer):
+            raise PermissionDenied
+        require_approver(view, credential, signer, field="one_time_password.signer", at=at)
+        assert_pending(authorization, at=at)
+    return authorizations
+
+
+def require_same(ledger: Ledger, authorizations: Sequence[Authorization]) -> None:
+    """Raises `Stale` unless the authorizations are what they were, and as `require_list` when one waits no longer."""
+    for authorization in authorizations:
+        if ledger.require(Authorization, authorization.name) != authorization:
+            raise Stale
+        assert_pending(authorization, at=ledger.at)
