@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show and check the configuration.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+token_app = typer.Typer(help="Look at the token.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(token_app, name="token")
 
 _PLACES = (Path("trien.toml"), Path("/etc/trien/trien.toml"))
 
@@ -112,7 +114,7 @@ def init(
         _require_token_files(token)
     hosts = [*(host or []), "localhost", "127.0.0.1", "::1"]
     with _explained():
-        initialize(
+        made = initialize(
             directory,
             hosts=hosts,
             token=token,
@@ -127,6 +129,11 @@ def init(
     typer.echo(f"  operators      {directory / 'operators'}   (give each person one certificate and key, then remove)")
     if token is None:
         typer.echo("  token          SoftHSM: keys are kept in files, for development and tests only")
+    with _explained():
+        from trien_server.cli.token import wrapping_lines
+
+        for line, _ in wrapping_lines(made.config):
+            typer.echo(f"  {line}")
     if not host:
         typer.echo("  reached from   this machine alone: without --host the server listens on 127.0.0.1, and its")
         typer.echo("                 certificate names only localhost, 127.0.0.1 and ::1")
@@ -262,6 +269,28 @@ def config_check(config: ConfigOption = None, overrides: SetOption = None) -> No
 
     _require_none(findings(loaded.config))
     typer.echo("The configuration can be used.")
+
+
+@token_app.command("check")
+def token_check(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Try what the token does with wrapped keys.
+
+    Makes, wraps, unwraps and uses a throw-away key of each kind, and tries on it what a thief of the PIN would try.
+    Nothing stays on the token; a running server goes on. Exit code 1 when the token does not keep wrapped keys closed.
+    """
+    loaded = _load(config, overrides)
+    from trien_server.cli.checks import file_findings
+
+    _require_none(file_findings(loaded.config))
+    warned = False
+    with _explained():
+        from trien_server.cli.token import wrapping_lines
+
+        for line, warning in wrapping_lines(loaded.config):
+            typer.echo(line, err=warning)
+            warned = warned or warning
+    if warned:
+        raise typer.Exit(1)
 
 
 def _require_none(findings: list[str]) -> None:
