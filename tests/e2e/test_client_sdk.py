@@ -1,5 +1,6 @@
 """The SDK against a real server: what the fake can only pretend."""
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from tests.support.sandbox import Installation
 
 from trien_client import (
     ActivationDataUsed,
+    AsyncClient,
+    Authorization,
     AuthorizationNotApproved,
     AuthorizationNotPending,
     AuthorizationState,
@@ -25,6 +28,7 @@ from trien_client import (
     ServerNotTrusted,
     SignatureAlgorithm,
     SignedAttributes,
+    SigningResult,
     Unauthenticated,
     VerificationError,
 )
@@ -123,6 +127,58 @@ def test_two_phases_sign_what_was_approved_and_nothing_else(sdk: Client, person:
         sdk.sign_authorized(activation, ALGORITHM, digests(2))
     assert sdk.get_authorization(authorization.name).state is AuthorizationState.USED
     assert authorization.name in {found.name for found in sdk.list_authorizations(person.credential)}
+
+
+@pytest.mark.promise("P3", "P7")
+def test_both_phases_in_one_call_and_again_by_their_id(file: ConnectionFile, sdk: Client, person: Person) -> None:
+    def approve(authorization: Authorization) -> None:
+        sdk.approve_authorizations(
+            [authorization.name], signer=person.name, one_time_password=lambda _: person.authenticator.take()
+        )
+
+    async def again(request_id: str) -> SigningResult:
+        async with AsyncClient.from_connection_file(file) as client:
+            return await client.sign_when_approved(person.credential, ALGORITHM, digests(3), request_id=request_id)
+
+    request_id = str(uuid.uuid4())
+    signed = sdk.sign_when_approved(
+        person.credential, ALGORITHM, digests(3), approver=person.name, request_id=request_id, on_pending=approve
+    )
+    assert len(signed.signatures) == 3
+    assert sdk.get_authorization(signed.authorization).state is AuthorizationState.USED
+    # The same id with other content: the approver is left out.
+    with pytest.raises(RequestIdReused):
+        asyncio.run(again(request_id))
+    repeated = sdk.sign_when_approved(
+        person.credential, ALGORITHM, digests(3), approver=person.name, request_id=request_id
+    )
+    assert repeated == signed
+
+
+@pytest.mark.promise("P7")
+def test_the_asynchronous_client_signs_and_is_completed_after_a_cancellation(
+    file: ConnectionFile, person: Person
+) -> None:
+    async def work() -> tuple[int, SigningResult]:
+        async with AsyncClient.from_connection_file(file) as client:
+            request_id, code = str(uuid.uuid4()), person.authenticator.take()
+
+            async def sign() -> SigningResult:
+                return await client.sign_digests(
+                    person.credential, ALGORITHM, digests(100), one_time_password=code, request_id=request_id
+                )
+
+            cancelled = 0
+            for seconds in (0.0, 0.001, 0.005, 0.02):
+                task = asyncio.create_task(sign())
+                await asyncio.sleep(seconds)
+                cancelled += task.cancel()
+                await asyncio.wait([task])
+            return cancelled, await sign()
+
+    cancelled, signed = asyncio.run(work())
+    assert cancelled > 0
+    assert len(signed.signatures) == 100
 
 
 def test_a_denied_authorization_stays_denied(sdk: Client, person: Person) -> None:

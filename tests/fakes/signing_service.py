@@ -195,7 +195,15 @@ class Tamper:
     change: Callable[[Any], None]
 
 
-Step = Refuse | Abort | Tamper | None
+@dataclass
+class Hold:
+    """The work is done, and the answer held back until it is `released`."""
+
+    arrived: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+Step = Refuse | Abort | Tamper | Hold | None
 
 
 class FakeSigningService(
@@ -213,6 +221,7 @@ class FakeSigningService(
         self.authorizations: dict[str, authorization_service_pb2.Authorization] = {}
         self.granted: dict[str, tuple[bytes, Message]] = {}
         self.approvals = 0
+        self.answers_waits_at_once = False
         self.lifetime = datetime.timedelta(minutes=10)
         self._lock = threading.Lock()
 
@@ -242,7 +251,10 @@ class FakeSigningService(
                 copy.CopyFrom(answer)
                 step.change(copy)
                 return copy
-            return answer
+        if isinstance(step, Hold):
+            step.arrived.set()
+            step.released.wait(30)
+        return answer
 
     def _take(self, context: grpc.ServicerContext, code: str) -> None:
         if code not in self.codes:
@@ -287,6 +299,9 @@ class FakeSigningService(
         content.CopyFrom(request)
         content.ClearField("authority")
         encoded = content.SerializeToString(deterministic=True)
+        opened = request.activated_authorization
+        if opened.authorization and opened.signature_activation_data != activation_data(opened.authorization):
+            refuse(context, Refuse("ACTIVATION_DATA_REJECTED", grpc.StatusCode.PERMISSION_DENIED))
         if request.request_id in self.granted:
             known, answer = self.granted[request.request_id]
             if known != encoded:
@@ -302,8 +317,8 @@ class FakeSigningService(
             authorization = f"{request.credential}/authorizations/one-step"
         else:
             authorization = request.activated_authorization.authorization
-            if request.activated_authorization.signature_activation_data != activation_data(authorization):
-                refuse(context, Refuse("ACTIVATION_DATA_REJECTED", grpc.StatusCode.PERMISSION_DENIED))
+            if self._own(authorization, context).state == authorization_service_pb2.Authorization.USED:
+                refuse(context, Refuse("ACTIVATION_DATA_USED"))
             self.authorizations[authorization].state = authorization_service_pb2.Authorization.USED
         size = 0 if algorithm == "ED25519" else int(algorithm[-3:]) // 8
         salt = request.pss_salt_length if request.HasField("pss_salt_length") else size
@@ -372,7 +387,8 @@ class FakeSigningService(
         return self._answer("GetAuthorization", request, context, lambda: self._own(request.name, context))
 
     def WaitAuthorization(self, request: Any, context: Any) -> Any:  # noqa: N802
-        end = time.monotonic() + request.timeout.ToTimedelta().total_seconds()
+        seconds = 0.0 if self.answers_waits_at_once else request.timeout.ToTimedelta().total_seconds()
+        end = time.monotonic() + seconds
         found = self._answer("WaitAuthorization", request, context, lambda: self._own(request.name, context))
         pending = authorization_service_pb2.Authorization.PENDING
         while found.state == pending and not has_expired(found) and time.monotonic() < end and context.is_active():
@@ -415,6 +431,12 @@ class FakeSigningService(
 
     def FetchSignatureActivationData(self, request: Any, context: Any) -> Any:  # noqa: N802
         def work() -> Message:
+            states = authorization_service_pb2.Authorization.State
+            state = self._own(request.name, context).state
+            if state == states.USED:
+                refuse(context, Refuse("ACTIVATION_DATA_USED"))
+            if state != states.APPROVED:
+                refuse(context, Refuse("AUTHORIZATION_NOT_APPROVED"))
             answer = authorization_service_pb2.FetchSignatureActivationDataResponse(
                 signature_activation_data=activation_data(request.name)
             )

@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 
 from trien_client import Busy, OneTimePasswordRejected, RetryPolicy, ServerNotTrusted, TrienError, Unavailable
-from trien_client._retry import call_with_retries
+from trien_client._retry import send
+from trien_client._steps import Pause, Send, Step
+from trien_client._steps import run as run_operation
 
 POLICY = RetryPolicy(attempts=5, first_wait=timedelta(seconds=1), longest_wait=timedelta(seconds=4))
 
@@ -35,8 +37,21 @@ class Fails:
         return "done"
 
 
+def no_method(*_: object, **__: object) -> str:
+    raise AssertionError
+
+
 def run(attempt: Fails, clock: Clock, seconds: float = 60.0) -> str:
-    return call_with_retries(attempt, policy=POLICY, deadline=clock.now + seconds, monotonic=clock, sleep=clock.sleep)
+    def carry_out(step: Step) -> str | None:
+        match step:
+            case Send(_, _, timeout):
+                return attempt(timeout)
+            case Pause(wait):
+                return clock.sleep(wait)
+        raise AssertionError(step)
+
+    sending = send(no_method, None, policy=POLICY, deadline=clock.now + seconds, monotonic=clock)
+    return str(run_operation(sending, carry_out))
 
 
 def test_waits_grow_up_to_the_longest_and_the_deadline_is_shared() -> None:

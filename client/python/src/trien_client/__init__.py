@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trien_client._algorithms import HashFunction, KeyType, SignatureAlgorithm
-    from trien_client._authority import ActivationData, OneTimePasswordCallback, OneTimePasswordContext
+    from trien_client._async_client import AsyncClient
+    from trien_client._authority import (
+        ActivationData,
+        AsyncOneTimePasswordCallback,
+        OneTimePasswordCallback,
+        OneTimePasswordContext,
+    )
     from trien_client._client import Client
     from trien_client._connection import ConnectionFile
     from trien_client._errors import (
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
         ActivationDataUsed,
         AlgorithmMismatch,
         AlreadyExists,
+        AuthorizationDenied,
         AuthorizationExpired,
         AuthorizationNotApproved,
         AuthorizationNotPending,
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
         InvalidSignedAttributes,
         MessageTooLarge,
         NotAllowedByPolicy,
+        NotDecidedInTime,
         OneTimePasswordRejected,
         PermissionDenied,
         RecordNotTrusted,
@@ -65,6 +73,7 @@ if TYPE_CHECKING:
         VerificationError,
     )
     from trien_client._items import Data, SignedAttributes, digest_bytes, digest_file
+    from trien_client._pending import AsyncPendingSignature, PendingSignature
     from trien_client._resources import (
         Activator,
         Approval,
@@ -77,11 +86,18 @@ if TYPE_CHECKING:
         SigningResult,
     )
     from trien_client._retry import RetryPolicy
+    from trien_client._two_phases import AsyncOnPending, OnPending
     from trien_client._verification import verify_signature
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "_algorithms": ("HashFunction", "KeyType", "SignatureAlgorithm"),
-    "_authority": ("ActivationData", "OneTimePasswordCallback", "OneTimePasswordContext"),
+    "_async_client": ("AsyncClient",),
+    "_authority": (
+        "ActivationData",
+        "AsyncOneTimePasswordCallback",
+        "OneTimePasswordCallback",
+        "OneTimePasswordContext",
+    ),
     "_client": ("Client",),
     "_connection": ("ConnectionFile",),
     "_errors": (
@@ -89,6 +105,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ActivationDataUsed",
         "AlgorithmMismatch",
         "AlreadyExists",
+        "AuthorizationDenied",
         "AuthorizationExpired",
         "AuthorizationNotApproved",
         "AuthorizationNotPending",
@@ -110,6 +127,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "InvalidSignedAttributes",
         "MessageTooLarge",
         "NotAllowedByPolicy",
+        "NotDecidedInTime",
         "OneTimePasswordRejected",
         "PermissionDenied",
         "RecordNotTrusted",
@@ -127,6 +145,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "VerificationError",
     ),
     "_items": ("Data", "SignedAttributes", "digest_bytes", "digest_file"),
+    "_pending": ("AsyncPendingSignature", "PendingSignature"),
     "_resources": (
         "Activator",
         "Approval",
@@ -139,6 +158,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "SigningResult",
     ),
     "_retry": ("RetryPolicy",),
+    "_two_phases": ("AsyncOnPending", "OnPending"),
     "_verification": ("verify_signature",),
 }
 
@@ -153,7 +173,12 @@ __all__ = [
     "AlreadyExists",
     "Approval",
     "Assurance",
+    "AsyncClient",
+    "AsyncOnPending",
+    "AsyncOneTimePasswordCallback",
+    "AsyncPendingSignature",
     "Authorization",
+    "AuthorizationDenied",
     "AuthorizationExpired",
     "AuthorizationNotApproved",
     "AuthorizationNotPending",
@@ -184,9 +209,12 @@ __all__ = [
     "KeyType",
     "MessageTooLarge",
     "NotAllowedByPolicy",
+    "NotDecidedInTime",
+    "OnPending",
     "OneTimePasswordCallback",
     "OneTimePasswordContext",
     "OneTimePasswordRejected",
+    "PendingSignature",
     "PermissionDenied",
     "RecordNotTrusted",
     "Refusal",

@@ -1,11 +1,12 @@
 """By what a request is authorized: a one-time password, or activation data."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client._errors import InvalidArgument
+from trien_client._steps import Consult, Operation
 
 _FIELD = {"field": "one_time_password"}
 
@@ -28,6 +29,9 @@ class OneTimePasswordContext:
 OneTimePasswordCallback = Callable[[OneTimePasswordContext], str]
 """Asks the person. It is called once per request, never again for a retry."""
 
+AsyncOneTimePasswordCallback = Callable[[OneTimePasswordContext], str | Awaitable[str]]
+"""The same for an `AsyncClient`, which awaits the answer if there is something to await."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationData:
@@ -38,7 +42,7 @@ class ActivationData:
     expire_time: datetime
 
 
-def ask_once(source: str | OneTimePasswordCallback | None, context: OneTimePasswordContext) -> str:
+def ask_once(source: str | AsyncOneTimePasswordCallback | None, context: OneTimePasswordContext) -> Operation[str]:
     """Returns the code from `source`, without the blanks that people type into it.
 
     Raises `InvalidArgument` when there is no source or the answer cannot be a one-time password; the text never
@@ -48,7 +52,7 @@ def ask_once(source: str | OneTimePasswordCallback | None, context: OneTimePassw
         raise InvalidArgument(
             "A one-time password is needed: pass one_time_password=, as a text or as a callback.", metadata=_FIELD
         )
-    code = source if isinstance(source, str) else source(context)
+    code: str = source if isinstance(source, str) else (yield Consult(source, context))
     code = code.replace(" ", "")
     # A wrong shape is refused here, so that a slip of the finger costs the signer no attempt.
     if not (6 <= len(code) <= 8 and code.isascii() and code.isdecimal()):

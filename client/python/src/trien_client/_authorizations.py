@@ -1,14 +1,16 @@
 """The two-phase way: an authorization is made, decided on, and opened."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from trien.v1 import authorization_service_pb2, authorization_service_pb2_grpc
 
 from trien_client._algorithms import SignatureAlgorithm
-from trien_client._authority import ActivationData, OneTimePasswordCallback, OneTimePasswordContext, ask_once
-from trien_client._errors import InvalidArgument, TrienError, VerificationError
+from trien_client._authority import ActivationData, AsyncOneTimePasswordCallback, OneTimePasswordContext, ask_once
+from trien_client._calls import Calls, request_id_or_new
+from trien_client._errors import DeadlineExceeded, InvalidArgument, TrienError, VerificationError
 from trien_client._items import Item, parse_items
 from trien_client._resources import (
     Approval,
@@ -19,19 +21,24 @@ from trien_client._resources import (
     parse_authorization,
     parse_time,
 )
-from trien_client._transport import Transport
+from trien_client._retry import is_retried
+from trien_client._steps import Operation, Pause
 from trien_client._verification import effective_salt_length
 
 _LONGEST_WAIT = 60.0
 _ANSWER_TIME = 10.0
+_BREATH = 1.0
 
 
 class Authorizations:
     """The calls of AuthorizationService."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._stub = authorization_service_pb2_grpc.AuthorizationServiceStub(transport.channel)
+    def __init__(self, calls: Calls, channel: Any, *, one_time_password: AsyncOneTimePasswordCallback | None) -> None:
+        self._calls = calls
+        self._one_time_password = one_time_password
+        self._stub: authorization_service_pb2_grpc.AuthorizationServiceStub = (
+            authorization_service_pb2_grpc.AuthorizationServiceStub(channel)
+        )
 
     def create(
         self,
@@ -41,11 +48,12 @@ class Authorizations:
         *,
         approver: str | None,
         lifetime: timedelta | None,
-        request_id: str,
+        request_id: str | None,
         pss_salt_length: int | None,
         deadline: float,
-    ) -> Authorization:
+    ) -> Operation[Authorization]:
         """Makes an authorization and checks that it is the one asked for."""
+        request_id = request_id_or_new(request_id)
         parsed = parse_items(items, algorithm)
         request = authorization_service_pb2.CreateAuthorizationRequest(
             parent=credential,
@@ -59,7 +67,9 @@ class Authorizations:
         if lifetime is not None:
             request.lifetime.FromTimedelta(lifetime)
         try:
-            answer = self._transport.call(self._stub.CreateAuthorization, request, deadline=deadline, repeatable=True)
+            answer = yield from self._calls.send(
+                self._stub.CreateAuthorization, request, deadline=deadline, repeatable=True
+            )
         except TrienError as error:
             error.request_id = request_id
             raise
@@ -79,61 +89,63 @@ class Authorizations:
             raise VerificationError("The server made another authorization than the one asked for.")
         return authorization
 
-    def get(self, name: str, *, deadline: float) -> Authorization:
+    def get(self, name: str, *, deadline: float) -> Operation[Authorization]:
         """Reads one authorization."""
         request = authorization_service_pb2.GetAuthorizationRequest(name=name)
-        return parse_authorization(
-            self._transport.call(self._stub.GetAuthorization, request, deadline=deadline, repeatable=True)
+        answer = yield from self._calls.send(self._stub.GetAuthorization, request, deadline=deadline, repeatable=True)
+        return parse_authorization(answer)
+
+    def page(
+        self, credential: str, page_token: str, *, page_size: int, timeout: float | None
+    ) -> Operation[tuple[list[Authorization], str]]:
+        """Reads a page of the credential's authorizations; returns also the token of the next, or ""."""
+        request = authorization_service_pb2.ListAuthorizationsRequest(
+            parent=credential, page_size=page_size, page_token=page_token
         )
+        answer = yield from self._calls.send(
+            self._stub.ListAuthorizations, request, deadline=self._calls.deadline(timeout), repeatable=True
+        )
+        return [parse_authorization(found) for found in answer.authorizations], answer.next_page_token
 
-    def list(self, credential: str, *, page_size: int, timeout: float) -> Iterator[Authorization]:
-        """Reads the credential's authorizations, page by page."""
-        page_token = ""
-        while True:
-            page = self._transport.call(
-                self._stub.ListAuthorizations,
-                authorization_service_pb2.ListAuthorizationsRequest(
-                    parent=credential, page_size=page_size, page_token=page_token
-                ),
-                deadline=self._transport.deadline(timeout),
-                repeatable=True,
-            )
-            yield from map(parse_authorization, page.authorizations)
-            page_token = page.next_page_token
-            if not page_token:
-                return
+    def wait(self, name: str, *, end: float, known: bool = False) -> Operation[Authorization]:
+        """Waits in the server, as often as it takes, until the authorization is decided or expired or `end` is there.
 
-    def wait(self, name: str, *, timeout: float) -> Authorization:
-        """Waits in the server, as often as it takes, until the authorization is decided or time is over."""
-        end = self._transport.deadline(timeout)
+        Once the authorization is `known` to be there, a lost connection or a server that is away is waited out.
+        """
         while True:
-            remaining = max(end - self._transport.deadline(0.0), 0.0)
-            turn = min(remaining, _LONGEST_WAIT)
-            authorization = parse_authorization(
-                self._transport.call(
-                    self._stub.WaitAuthorization,
-                    authorization_service_pb2.WaitAuthorizationRequest(name=name, timeout=_duration(turn)),
-                    # The server answers after `turn`; a little more lets the answer arrive.
-                    deadline=self._transport.deadline(turn + _ANSWER_TIME),
-                    repeatable=True,
+            # The server answers after `turn`; a little more lets the answer arrive.
+            turn = min(max(end - self._calls.now(), 0.0), _LONGEST_WAIT)
+            request = authorization_service_pb2.WaitAuthorizationRequest(name=name, timeout=_duration(turn))
+            until = self._calls.now() + turn
+            try:
+                answer = yield from self._calls.send(
+                    self._stub.WaitAuthorization, request, deadline=until + _ANSWER_TIME, repeatable=True
                 )
-            )
-            if authorization.state is not AuthorizationState.PENDING or remaining <= _LONGEST_WAIT:
-                return authorization
-            if authorization.expire_time is not None and authorization.expire_time <= datetime.now(UTC):
-                # The server answers at once for what has expired: asking again would be a busy loop.
-                return authorization
+            except TrienError as error:
+                passes = is_retried(error) or isinstance(error, DeadlineExceeded)
+                if not (known and passes) or self._calls.now() + _BREATH >= end:
+                    raise
+            else:
+                known = True
+                authorization = parse_authorization(answer)
+                if authorization.state is not AuthorizationState.PENDING or self._calls.now() >= end:
+                    return authorization
+                # The server answers at once for what has expired, or when it stops.
+                if self._calls.now() < until and has_expired(authorization):
+                    return authorization
+            yield Pause(min(_BREATH, max(end - self._calls.now(), 0.0)))
 
     def approve(
         self,
         names: Sequence[str],
         *,
         signer: str,
-        source: str | OneTimePasswordCallback | None,
-        request_id: str,
-        timeout: float,
-    ) -> Approval:
+        source: str | AsyncOneTimePasswordCallback | None,
+        request_id: str | None,
+        timeout: float | None,
+    ) -> Operation[Approval]:
         """Approves all of `names`, and checks that it is these that were approved."""
+        request_id = request_id_or_new(request_id)
         if isinstance(names, str) or not names:
             raise InvalidArgument("names: expected a list of authorizations", metadata={"field": "names"})
         context = OneTimePasswordContext(
@@ -144,18 +156,19 @@ class Authorizations:
             signer=signer,
             request_id=request_id,
         )
+        code = yield from ask_once(source or self._one_time_password, context)
         request = authorization_service_pb2.ApproveAuthorizationsRequest(
             names=names,
-            one_time_password=authorization_service_pb2.OneTimePassword(code=ask_once(source, context), signer=signer),
+            one_time_password=authorization_service_pb2.OneTimePassword(code=code, signer=signer),
             request_id=request_id,
         )
         try:
+            deadline = self._calls.deadline(timeout)
             approval = parse_approval(
-                self._transport.call(
-                    self._stub.ApproveAuthorizations,
-                    request,
-                    deadline=self._transport.deadline(timeout),
-                    repeatable=True,
+                (
+                    yield from self._calls.send(
+                        self._stub.ApproveAuthorizations, request, deadline=deadline, repeatable=True
+                    )
                 )
             )
             if approval.authorizations != tuple(names) or approval.signer != signer:
@@ -165,26 +178,28 @@ class Authorizations:
             raise
         return approval
 
-    def deny(self, name: str, *, deadline: float) -> Authorization:
+    def deny(self, name: str, *, deadline: float) -> Operation[Authorization]:
         """Denies one authorization. Not repeatable: the second call would be refused as not pending."""
         request = authorization_service_pb2.DenyAuthorizationRequest(name=name)
-        return parse_authorization(
-            self._transport.call(self._stub.DenyAuthorization, request, deadline=deadline, repeatable=False)
-        )
+        answer = yield from self._calls.send(self._stub.DenyAuthorization, request, deadline=deadline, repeatable=False)
+        return parse_authorization(answer)
 
-    def fetch_activation_data(self, authorization: str, *, deadline: float) -> ActivationData:
+    def fetch_activation_data(self, authorization: str, *, deadline: float) -> Operation[ActivationData]:
         """Fetches the secret. Repeatable: the server derives it anew at each call."""
-        answer = self._transport.call(
-            self._stub.FetchSignatureActivationData,
-            authorization_service_pb2.FetchSignatureActivationDataRequest(name=authorization),
-            deadline=deadline,
-            repeatable=True,
+        request = authorization_service_pb2.FetchSignatureActivationDataRequest(name=authorization)
+        answer = yield from self._calls.send(
+            self._stub.FetchSignatureActivationData, request, deadline=deadline, repeatable=True
         )
         return ActivationData(
             authorization=authorization,
             value=answer.signature_activation_data,
             expire_time=parse_time(answer.expire_time),
         )
+
+
+def has_expired(authorization: Authorization) -> bool:
+    """Tells whether the authorization's time is over, by this computer's clock."""
+    return authorization.expire_time is not None and authorization.expire_time <= datetime.now(UTC)
 
 
 def _duration(seconds: float) -> Duration:

@@ -1,31 +1,24 @@
 """The client: one connection to a Trien server, and everything that an application does over it."""
 
-import os
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+import grpc
 from cryptography import x509
-from trien.v1 import credential_service_pb2, credential_service_pb2_grpc
 
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client._authority import ActivationData, OneTimePasswordCallback
-from trien_client._authorizations import Authorizations
-from trien_client._connection import ConnectionFile, Identity
+from trien_client._base_client import BaseClient
 from trien_client._items import Item
-from trien_client._resources import Approval, Authorization, Credential, SigningResult, parse_credential
-from trien_client._retry import RetryPolicy
-from trien_client._secret import Secret
-from trien_client._signing import Signing
-from trien_client._transport import FileSource, Transport
-from trien_client._trust import CertificateSource, CertificateTrust
-
-DEFAULT_TIMEOUT = 30.0
+from trien_client._pending import PendingSignature
+from trien_client._resources import Approval, Authorization, Credential, SigningResult
+from trien_client._transport import Endpoint, Transport
+from trien_client._two_phases import OnPending
 
 
-class Client:
+class Client(BaseClient[OneTimePasswordCallback]):
     """A connection to a Trien server. May be used from several threads; close it, or use it with `with`.
 
     It is known to the server by a bearer token (`token`) or by a client certificate (`certificate` and `key`).
@@ -35,64 +28,10 @@ class Client:
     one-time password.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        ca_certificates: FileSource,
-        token: str | Secret | None = None,
-        certificate: FileSource | None = None,
-        key: FileSource | None = None,
-        trust_anchors: CertificateSource | Sequence[x509.Certificate] | None = None,
-        pinned_certificates: Mapping[str, CertificateSource | x509.Certificate] | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        one_time_password: OneTimePasswordCallback | None = None,
-        retries: RetryPolicy | None = None,
-    ) -> None:
-        self._timeout = timeout
-        self._one_time_password = one_time_password
-        self._trust = CertificateTrust(anchors=trust_anchors, pins=pinned_certificates or {})
-        self._transport = Transport(
-            address,
-            ca_certificates=ca_certificates,
-            token=Secret(token) if isinstance(token, str) else token,
-            certificate=certificate,
-            key=key,
-            retries=retries or RetryPolicy(),
-        )
-        self._credentials = credential_service_pb2_grpc.CredentialServiceStub(self._transport.channel)
-        self._authorizations = Authorizations(self._transport)
-        self._signing = Signing(self._transport, self._trust, self.get_credential)
-
-    @classmethod
-    def from_connection_file(
-        cls,
-        path: str | os.PathLike[str] | ConnectionFile,
-        *,
-        identity: Identity = "client",
-        timeout: float = DEFAULT_TIMEOUT,
-        one_time_password: OneTimePasswordCallback | None = None,
-        pinned_certificates: Mapping[str, CertificateSource | x509.Certificate] | None = None,
-        retries: RetryPolicy | None = None,
-    ) -> Self:
-        """Connects as a connection file says, such as a sandbox's `connection.json`.
-
-        Raises `ConnectionFileError` when the file does not hold what `identity` needs.
-        """
-        file = path if isinstance(path, ConnectionFile) else ConnectionFile.load(path)
-        mutual = None if identity == "client" else file.certificate_of(identity)
-        return cls(
-            file.address if mutual is None else file.mutual_tls_address or "",
-            ca_certificates=file.ca_file,
-            token=file.require_token() if mutual is None else None,
-            certificate=None if mutual is None else mutual.certificate_file,
-            key=None if mutual is None else mutual.key_file,
-            trust_anchors=file.trust_anchors_file,
-            pinned_certificates=pinned_certificates,
-            timeout=timeout,
-            one_time_password=one_time_password,
-            retries=retries,
-        )
+    def _open(self, endpoint: Endpoint) -> grpc.Channel:
+        self._transport = Transport(endpoint)
+        self._run = self._transport.run
+        return self._transport.channel
 
     def __enter__(self) -> Self:
         return self
@@ -102,9 +41,6 @@ class Client:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"Client({self._transport.address!r})"
-
     def close(self) -> None:
         """Closes the connection; calls that are under way fail."""
         self._transport.close()
@@ -113,28 +49,15 @@ class Client:
 
     def get_credential(self, name: str, *, timeout: float | None = None) -> Credential:
         """Reads one credential."""
-        return parse_credential(
-            self._transport.call(
-                self._credentials.GetCredential,
-                credential_service_pb2.GetCredentialRequest(name=name),
-                deadline=self._deadline(timeout),
-                repeatable=True,
-            )
-        )
+        return self._run(self._services.credentials.get(name, deadline=self._deadline(timeout)))
 
     def list_credentials(self, *, page_size: int = 50, timeout: float | None = None) -> Iterator[Credential]:
         """Reads the credentials that this client may ask for, page by page, by name. `timeout` is a page's."""
-        page_token = ""
+        token = ""
         while True:
-            page = self._transport.call(
-                self._credentials.ListCredentials,
-                credential_service_pb2.ListCredentialsRequest(page_size=page_size, page_token=page_token),
-                deadline=self._deadline(timeout),
-                repeatable=True,
-            )
-            yield from map(parse_credential, page.credentials)
-            page_token = page.next_page_token
-            if not page_token:
+            page, token = self._run(self._services.credentials.page(token, page_size=page_size, timeout=timeout))
+            yield from page
+            if not token:
                 return
 
     def trusted_certificate(self, credential: str, *, timeout: float | None = None) -> x509.Certificate:
@@ -142,11 +65,11 @@ class Client:
 
         Raises `VerificationError` otherwise, and `TrustNotConfigured` when there is neither.
         """
-        return self._signing.trusted_chain(credential, deadline=self._deadline(timeout)).certificate
+        return self._run(self._trusted(credential, timeout)).certificate
 
     def trusted_chain(self, credential: str, *, timeout: float | None = None) -> tuple[bytes, ...]:
         """Returns the credential's chain in DER, whose first certificate is trusted as `trusted_certificate` says."""
-        return self._signing.trusted_chain(credential, deadline=self._deadline(timeout)).chain
+        return self._run(self._trusted(credential, timeout)).chain
 
     # Signing
 
@@ -171,15 +94,17 @@ class Client:
 
         Raises `Refusal`, `TransportError`, or `VerificationError` when a signature does not verify.
         """
-        return self._signing.sign_with_one_time_password(
-            credential,
-            algorithm,
-            items,
-            source=one_time_password or self._one_time_password,
-            signer=signer,
-            request_id=request_id or str(uuid.uuid4()),
-            pss_salt_length=pss_salt_length,
-            timeout=self._timeout if timeout is None else timeout,
+        return self._run(
+            self._services.signing.sign_with_one_time_password(
+                credential,
+                algorithm,
+                items,
+                source=one_time_password,
+                signer=signer,
+                request_id=request_id,
+                pss_salt_length=pss_salt_length,
+                timeout=timeout,
+            )
         )
 
     def sign_authorized(
@@ -196,14 +121,59 @@ class Client:
 
         The items are the authorized ones, in their order; for document digests they are the `SignedAttributes`.
         """
-        return self._signing.sign_with_activation_data(
-            activation,
-            algorithm,
-            items,
-            request_id=request_id or str(uuid.uuid4()),
-            pss_salt_length=pss_salt_length,
-            timeout=self._timeout if timeout is None else timeout,
+        return self._run(
+            self._services.signing.sign_with_activation_data(
+                activation,
+                algorithm,
+                items,
+                request_id=request_id,
+                pss_salt_length=pss_salt_length,
+                timeout=timeout,
+            )
         )
+
+    def sign_when_approved(
+        self,
+        credential: str,
+        algorithm: SignatureAlgorithm,
+        items: Iterable[Item],
+        *,
+        approver: str | None = None,
+        lifetime: timedelta | None = None,
+        on_pending: OnPending | None = None,
+        wait: float | None = None,
+        request_id: str | None = None,
+        pss_salt_length: int | None = None,
+        timeout: float | None = None,
+    ) -> SigningResult:
+        """Does both phases: asks for a decision, waits for it, and signs.
+
+        `on_pending` is handed the authorization at once, to tell the person. `wait` bounds the waiting, in seconds;
+        without it the authorization's `lifetime` does. `timeout` bounds each other call. A lost connection is waited
+        out. The same call with the same `request_id` goes on where an earlier one was broken off, also in another
+        process. What was signed by then is handed out by the client that signed it; to another one the server says
+        `ActivationDataUsed`.
+
+        Raises `AuthorizationDenied`, `AuthorizationExpired`, `NotDecidedInTime`, and what `sign_digests` raises.
+        """
+        asking = self._ask(credential, algorithm, items, approver, lifetime, request_id, pss_salt_length, timeout)
+        return self._run(self._services.two_phases.sign(asking, on_pending=on_pending, wait=wait, timeout=timeout))
+
+    def ask_for_signature(
+        self,
+        credential: str,
+        algorithm: SignatureAlgorithm,
+        items: Iterable[Item],
+        *,
+        approver: str | None = None,
+        lifetime: timedelta | None = None,
+        request_id: str | None = None,
+        pss_salt_length: int | None = None,
+        timeout: float | None = None,
+    ) -> PendingSignature:
+        """Does what `sign_when_approved` does up to the wait, which is then `PendingSignature.result`."""
+        asking = self._ask(credential, algorithm, items, approver, lifetime, request_id, pss_salt_length, timeout)
+        return PendingSignature(self._run(asking), self._services.two_phases, self._run)
 
     # Authorizations
 
@@ -223,35 +193,42 @@ class Client:
 
         Of `SignedAttributes` only the document's digest is sent; their DER may be made when signing.
         """
-        return self._authorizations.create(
-            credential,
-            algorithm,
-            items,
-            approver=approver,
-            lifetime=lifetime,
-            request_id=request_id or str(uuid.uuid4()),
-            pss_salt_length=pss_salt_length,
-            deadline=self._deadline(timeout),
+        return self._run(
+            self._services.authorizations.create(
+                credential,
+                algorithm,
+                items,
+                approver=approver,
+                lifetime=lifetime,
+                request_id=request_id,
+                pss_salt_length=pss_salt_length,
+                deadline=self._deadline(timeout),
+            )
         )
 
     def get_authorization(self, name: str, *, timeout: float | None = None) -> Authorization:
         """Reads one authorization."""
-        return self._authorizations.get(name, deadline=self._deadline(timeout))
+        return self._run(self._services.authorizations.get(name, deadline=self._deadline(timeout)))
 
     def list_authorizations(
         self, credential: str, *, page_size: int = 50, timeout: float | None = None
     ) -> Iterator[Authorization]:
         """Reads the credential's authorizations that this client made, page by page. `timeout` is a page's."""
-        return self._authorizations.list(
-            credential, page_size=page_size, timeout=self._timeout if timeout is None else timeout
-        )
+        token = ""
+        while True:
+            page, token = self._run(
+                self._services.authorizations.page(credential, token, page_size=page_size, timeout=timeout)
+            )
+            yield from page
+            if not token:
+                return
 
     def wait_authorization(self, name: str, *, timeout: float = 600.0) -> Authorization:
-        """Waits until the authorization is no longer pending, or `timeout` seconds are over.
+        """Waits until the authorization is no longer pending, has expired, or `timeout` seconds are over.
 
         Returns it as it then is: look at its `state`.
         """
-        return self._authorizations.wait(name, timeout=timeout)
+        return self._run(self._services.authorizations.wait(name, end=self._deadline(timeout)))
 
     def approve_authorizations(
         self,
@@ -263,21 +240,17 @@ class Client:
         timeout: float | None = None,
     ) -> Approval:
         """Approves authorizations of one person with one one-time password: all of them or none."""
-        return self._authorizations.approve(
-            names,
-            signer=signer,
-            source=one_time_password or self._one_time_password,
-            request_id=request_id or str(uuid.uuid4()),
-            timeout=self._timeout if timeout is None else timeout,
+        return self._run(
+            self._services.authorizations.approve(
+                names, signer=signer, source=one_time_password, request_id=request_id, timeout=timeout
+            )
         )
 
     def deny_authorization(self, name: str, *, timeout: float | None = None) -> Authorization:
         """Denies a pending authorization for good. It is not tried again: read it after a `TransportError`."""
-        return self._authorizations.deny(name, deadline=self._deadline(timeout))
+        return self._run(self._services.authorizations.deny(name, deadline=self._deadline(timeout)))
 
     def fetch_activation_data(self, authorization: str, *, timeout: float | None = None) -> ActivationData:
         """Fetches what opens an approved authorization that this client made."""
-        return self._authorizations.fetch_activation_data(authorization, deadline=self._deadline(timeout))
-
-    def _deadline(self, timeout: float | None) -> float:
-        return self._transport.deadline(self._timeout if timeout is None else timeout)
+        deadline = self._deadline(timeout)
+        return self._run(self._services.authorizations.fetch_activation_data(authorization, deadline=deadline))

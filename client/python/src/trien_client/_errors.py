@@ -17,6 +17,7 @@
     │   ├── ActivationDataUsed         ACTIVATION_DATA_USED
     │   ├── AuthorizationNotPending    AUTHORIZATION_NOT_PENDING
     │   ├── AuthorizationNotApproved   AUTHORIZATION_NOT_APPROVED
+    │   │   └── AuthorizationDenied    the signer said no, while this SDK waited for the decision
     │   ├── AuthorizationExpired       AUTHORIZATION_EXPIRED
     │   ├── ChallengeNotPending        CHALLENGE_NOT_PENDING
     │   ├── DeliveryLimitReached       DELIVERY_LIMIT_REACHED
@@ -38,6 +39,7 @@
     │   │   └── ServerNotTrusted       the server's TLS certificate is not of the CA (not retried)
     │   └── MessageTooLarge            the message is larger than the server takes
     ├── VerificationError              the server's answer is not what was asked for: nothing is handed out
+    ├── NotDecidedInTime               nobody decided while this SDK waited: `authorization`
     ├── TrustNotConfigured             neither trust anchors nor a pinned certificate were given
     └── ConnectionFileError            a connection file cannot be read
 
@@ -184,6 +186,10 @@ class AuthorizationNotApproved(Refusal):
     reason = "AUTHORIZATION_NOT_APPROVED"
 
 
+class AuthorizationDenied(AuthorizationNotApproved):
+    """The authorization was denied while this SDK waited for the decision; it stays denied."""
+
+
 class AuthorizationExpired(Refusal):
     """The authorization's time, or a retry's, is over."""
 
@@ -304,6 +310,15 @@ class VerificationError(TrienError):
     """The server's answer is not what was asked for, or a signature does not verify: nothing is handed out."""
 
 
+class NotDecidedInTime(TrienError):
+    """Nobody decided while this SDK waited. The authorization still waits: wait again, or deny it."""
+
+    def __init__(self, message: str, *, authorization: str) -> None:
+        super().__init__(message)
+        self.authorization = authorization
+        """The authorization's name."""
+
+
 class TrustNotConfigured(TrienError):
     """Neither trust anchors nor a pinned certificate were given, so that no signature could be verified."""
 
@@ -315,6 +330,10 @@ class ConnectionFileError(TrienError):
 REFUSALS: dict[str, type[Refusal]] = {
     refusal.reason: refusal
     for refusal in globals().values()
-    if isinstance(refusal, type) and issubclass(refusal, Refusal) and refusal is not Refusal
+    if isinstance(refusal, type)
+    and issubclass(refusal, Refusal)
+    and refusal is not Refusal
+    # A class of the SDK's own, which is a closer name for a reason, does not stand for it.
+    and "reason" in vars(refusal)
 }
 """The class of every reason (`trien.v1.ErrorReason`)."""

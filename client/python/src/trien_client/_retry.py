@@ -4,11 +4,18 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any
 
-from trien_client._errors import Busy, HsmUnavailable, Refusal, ServerNotTrusted, StoreUnavailable, Unavailable
-
-T = TypeVar("T")
+from trien_client._errors import (
+    Busy,
+    HsmUnavailable,
+    Refusal,
+    ServerNotTrusted,
+    StoreUnavailable,
+    TrienError,
+    Unavailable,
+)
+from trien_client._steps import Method, Operation, Pause, Response, Send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +53,23 @@ def is_retried(error: Exception) -> bool:
     return isinstance(error, Busy | HsmUnavailable | StoreUnavailable | Unavailable)
 
 
-def call_with_retries(
-    attempt: Callable[[float], T],
+def send(
+    method: Method[Any, Response],
+    request: Any,
     *,
     policy: RetryPolicy,
     deadline: float,
     monotonic: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> T:
-    """Calls `attempt(remaining_seconds)` until it succeeds, fails for good, or the next wait would pass `deadline`.
+) -> Operation[Response]:
+    """Calls `method` until it succeeds, fails for good, or the next wait would pass `deadline`.
 
-    Raises what the last attempt raised: it says more than a deadline would.
+    A repetition sends the same message. Raises what the last attempt raised: it says more than a deadline would.
     """
     number = 1
     while True:
         try:
-            return attempt(max(deadline - monotonic(), 0.0))
-        except Exception as error:
+            answer: Response = yield Send(method, request, max(deadline - monotonic(), 0.0))
+        except TrienError as error:
             if number >= policy.attempts or not is_retried(error):
                 raise
             number += 1
@@ -70,4 +77,6 @@ def call_with_retries(
             wait = policy.wait_before(number, retry_after, random.random())  # noqa: S311 - jitter, no secret
             if monotonic() + wait >= deadline:
                 raise
-        sleep(wait)
+        else:
+            return answer
+        yield Pause(wait)

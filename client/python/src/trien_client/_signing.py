@@ -1,24 +1,22 @@
 """SignDigests: check here, ask once, send, verify, hand back."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography import x509
 from trien.v1 import authorization_service_pb2, signing_service_pb2, signing_service_pb2_grpc
 
 from trien_client._algorithms import SignatureAlgorithm
-from trien_client._authority import ActivationData, OneTimePasswordCallback, OneTimePasswordContext, ask_once
+from trien_client._authority import ActivationData, AsyncOneTimePasswordCallback, OneTimePasswordContext, ask_once
+from trien_client._calls import Calls, request_id_or_new
+from trien_client._credentials import Credentials
 from trien_client._errors import AlgorithmMismatch, TrienError, VerificationError
 from trien_client._items import Item, Items, parse_items
-from trien_client._resources import (
-    Credential,
-    SigningResult,
-    algorithm_message,
-    parse_assurance,
-)
-from trien_client._transport import Transport
+from trien_client._resources import SigningResult, algorithm_message, parse_assurance
+from trien_client._steps import Operation
 from trien_client._trust import CertificateTrust
 from trien_client._verification import effective_salt_length, require_echo, require_fit, verify_signature
 
@@ -41,24 +39,31 @@ class Signing:
     """The calls of SigningService."""
 
     def __init__(
-        self, transport: Transport, trust: CertificateTrust, get_credential: Callable[..., Credential]
+        self,
+        calls: Calls,
+        channel: Any,
+        credentials: Credentials,
+        *,
+        trust: CertificateTrust,
+        one_time_password: AsyncOneTimePasswordCallback | None,
     ) -> None:
-        self._transport = transport
+        self._calls = calls
+        self._credentials = credentials
         self._trust = trust
-        self._get_credential = get_credential
-        self._stub = signing_service_pb2_grpc.SigningServiceStub(transport.channel)
+        self._one_time_password = one_time_password
+        self._stub: signing_service_pb2_grpc.SigningServiceStub = signing_service_pb2_grpc.SigningServiceStub(channel)
         self._chains: dict[str, TrustedChain] = {}
         self._lock = threading.Lock()
 
-    def trusted_chain(self, credential: str, *, deadline: float, fresh: bool = False) -> TrustedChain:
+    def trusted_chain(self, credential: str, *, deadline: float, fresh: bool = False) -> Operation[TrustedChain]:
         """Returns the credential's chain when it is trusted; one read less than five minutes ago, unless `fresh`."""
         self._trust.require(credential)
-        now = self._transport.deadline(0.0)
+        now = self._calls.now()
         with self._lock:
             known = self._chains.get(credential)
         if known is not None and not fresh and known.holds(now):
             return known
-        read = self._get_credential(credential, timeout=max(deadline - now, 0.0))
+        read = yield from self._credentials.get(credential, deadline=deadline)
         if read.name != credential:
             raise VerificationError(f"The server answered with another credential than {credential}.")
         chain = TrustedChain(
@@ -76,27 +81,27 @@ class Signing:
         algorithm: SignatureAlgorithm,
         items: Iterable[Item],
         *,
-        source: str | OneTimePasswordCallback | None,
+        source: str | AsyncOneTimePasswordCallback | None,
         signer: str | None,
-        request_id: str,
+        request_id: str | None,
         pss_salt_length: int | None,
-        timeout: float,
-    ) -> SigningResult:
+        timeout: float | None,
+    ) -> Operation[SigningResult]:
         """Signs in one round trip."""
         parsed, request = self._prepare(credential, algorithm, items, request_id, pss_salt_length)
-        chain = self._require_usable(credential, algorithm, timeout)
-        code = ask_once(
-            source,
+        chain = yield from self.require_usable(credential, algorithm, timeout=timeout)
+        code = yield from ask_once(
+            source or self._one_time_password,
             OneTimePasswordContext(
                 credential=credential,
                 algorithm=algorithm,
                 digests=parsed.document_digests(),
                 signer=signer,
-                request_id=request_id,
+                request_id=request.request_id,
             ),
         )
         request.one_time_password.CopyFrom(authorization_service_pb2.OneTimePassword(code=code, signer=signer or ""))
-        return self._send(parsed, request, chain, timeout)
+        return (yield from self._send(parsed, request, chain, timeout))
 
     def sign_with_activation_data(
         self,
@@ -104,27 +109,27 @@ class Signing:
         algorithm: SignatureAlgorithm,
         items: Iterable[Item],
         *,
-        request_id: str,
+        request_id: str | None,
         pss_salt_length: int | None,
-        timeout: float,
-    ) -> SigningResult:
+        timeout: float | None,
+    ) -> Operation[SigningResult]:
         """Signs under an approved authorization."""
         credential = activation.authorization.partition("/authorizations/")[0]
         parsed, request = self._prepare(credential, algorithm, items, request_id, pss_salt_length)
-        chain = self._require_usable(credential, algorithm, timeout)
+        chain = yield from self.require_usable(credential, algorithm, timeout=timeout)
         request.activated_authorization.CopyFrom(
             signing_service_pb2.ActivatedAuthorization(
                 authorization=activation.authorization, signature_activation_data=activation.value
             )
         )
-        return self._send(parsed, request, chain, timeout)
+        return (yield from self._send(parsed, request, chain, timeout))
 
     def _prepare(
         self,
         credential: str,
         algorithm: SignatureAlgorithm,
         items: Iterable[Item],
-        request_id: str,
+        request_id: str | None,
         pss_salt_length: int | None,
     ) -> tuple[Items, signing_service_pb2.SignDigestsRequest]:
         parsed = parse_items(items, algorithm)
@@ -135,28 +140,33 @@ class Signing:
             algorithm=algorithm_message(algorithm),
             items=parsed.to_sign(),
             items_crc32c=parsed.crc32c(),
-            request_id=request_id,
+            request_id=request_id_or_new(request_id),
         )
         if pss_salt_length is not None:
             request.pss_salt_length = pss_salt_length
         return parsed, request
 
-    def _require_usable(self, credential: str, algorithm: SignatureAlgorithm, timeout: float) -> TrustedChain:
-        # Before the person is asked: an answer that could not be verified is not worth a one-time password.
-        chain = self.trusted_chain(credential, deadline=self._transport.deadline(timeout))
+    def require_usable(
+        self, credential: str, algorithm: SignatureAlgorithm, *, timeout: float | None
+    ) -> Operation[TrustedChain]:
+        """Returns the trusted chain when its key makes signatures of `algorithm`.
+
+        Before the person is asked: an answer that could not be verified is not worth a one-time password.
+        """
+        chain = yield from self.trusted_chain(credential, deadline=self._calls.deadline(timeout))
         require_fit(chain.certificate, algorithm)
         return chain
 
     def _send(
-        self, items: Items, request: signing_service_pb2.SignDigestsRequest, chain: TrustedChain, timeout: float
-    ) -> SigningResult:
-        deadline = self._transport.deadline(timeout)
+        self, items: Items, request: signing_service_pb2.SignDigestsRequest, chain: TrustedChain, timeout: float | None
+    ) -> Operation[SigningResult]:
+        deadline = self._calls.deadline(timeout)
         try:
             # The same message, so the same request_id and the same one-time password: a request that was granted is
             # answered with its recorded outcome (P7).
-            response = self._transport.call(self._stub.SignDigests, request, deadline=deadline, repeatable=True)
+            response = yield from self._calls.send(self._stub.SignDigests, request, deadline=deadline, repeatable=True)
             require_echo(request, response, items.algorithm)
-            chain = self._verify(items, request, response, chain, deadline)
+            chain = yield from self._verify(items, request, response, chain, deadline)
         except TrienError as error:
             error.request_id = request.request_id
             raise
@@ -181,7 +191,7 @@ class Signing:
         response: signing_service_pb2.SignDigestsResponse,
         chain: TrustedChain,
         deadline: float,
-    ) -> TrustedChain:
+    ) -> Operation[TrustedChain]:
         """Verifies every signature; returns the chain that it verified with.
 
         The certificate may have been renewed since it was read: it is read again once, and has to be trusted too.
@@ -192,7 +202,7 @@ class Signing:
         try:
             _verify_all(items, response, chain.certificate, salt)
         except VerificationError:
-            renewed = self.trusted_chain(request.credential, deadline=deadline, fresh=True)
+            renewed = yield from self.trusted_chain(request.credential, deadline=deadline, fresh=True)
             if renewed.chain[0] == chain.chain[0]:
                 raise
             _verify_all(items, response, renewed.certificate, salt)

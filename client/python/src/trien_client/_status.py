@@ -25,7 +25,7 @@ _HANDSHAKE_MARKS = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check fa
 
 def error_of(failure: grpc.RpcError, *, address: str) -> TrienError:
     """Returns what to raise for `failure` of a call to `address`."""
-    if not isinstance(failure, grpc.Call):
+    if not isinstance(failure, grpc.Call | grpc.aio.AioRpcError):
         return TransportError("The call failed before it was sent.")
     return refusal_of(failure.trailing_metadata() or (), failure.details() or "") or _transport_error(
         failure.code(), failure.details() or "", address

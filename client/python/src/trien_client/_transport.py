@@ -3,18 +3,14 @@
 import os
 import re
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import grpc
 
-from trien_client._retry import NO_RETRY, RetryPolicy, call_with_retries
 from trien_client._secret import Secret
 from trien_client._status import error_of
-
-Request = TypeVar("Request", contravariant=True)
-Response = TypeVar("Response", covariant=True)
+from trien_client._steps import Consult, Operation, Pause, Send, Step, T, run
 
 FileSource = bytes | str | os.PathLike[str]
 """The content as bytes, or the path of the file that has it."""
@@ -23,7 +19,7 @@ _LARGEST_ANSWER = 80 * 1024 * 1024
 _TOKEN = re.compile(r"[!-~]+", re.ASCII)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]@]+):[0-9]{1,5}", re.ASCII)
 
-_OPTIONS: list[tuple[str, int]] = [
+OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", _LARGEST_ANSWER),
     # Notices within 40 seconds that a mobile network lost the connection in the middle of a call. Idle connections are
     # not pinged: that empties batteries, and servers punish it.
@@ -38,14 +34,6 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-class Method(Protocol[Request, Response]):
-    """A unary method of a stub."""
-
-    def __call__(
-        self, request: Request, /, *, timeout: float | None, metadata: tuple[tuple[str, str | bytes], ...]
-    ) -> Response: ...
-
-
 def read(source: FileSource) -> bytes:
     """Returns the bytes of `source`."""
     if isinstance(source, bytes):
@@ -54,81 +42,73 @@ def read(source: FileSource) -> bytes:
         return file.read()
 
 
-class Transport:
-    """One channel to one server, and who calls on it."""
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the server is, how it is known, and who calls. Only files are read; nothing is connected."""
 
-    def __init__(
-        self,
+    address: str
+    credentials: grpc.ChannelCredentials = field(repr=False)
+    metadata: tuple[tuple[str, str | bytes], ...] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
         address: str,
         *,
         ca_certificates: FileSource,
-        token: Secret | None,
+        token: str | Secret | None,
         certificate: FileSource | None,
         key: FileSource | None,
-        retries: RetryPolicy,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    ) -> Self:
+        """Returns the endpoint. Raises `ValueError` for what cannot be one."""
         if _ADDRESS.fullmatch(address) is None:
             raise ValueError(f"expected an address such as sign.example.vn:8443, not {address!r}")
         if (certificate is None) != (key is None):
             raise ValueError("a client certificate needs its key, and a key its certificate")
         if (token is None) == (certificate is None):
             raise ValueError("pass either token= or certificate= and key=: it says who calls")
+        text = token.reveal() if isinstance(token, Secret) else token
         # gRPC would repeat a token that it cannot send in its own error.
-        if token is not None and _TOKEN.fullmatch(token.reveal()) is None:
+        if text is not None and _TOKEN.fullmatch(text) is None:
             raise ValueError("the token is empty or has characters that no token has")
         roots = read(ca_certificates)
         if b"-----BEGIN CERTIFICATE-----" not in roots:
             raise ValueError("ca_certificates holds no certificate in PEM")
-        self.address = address
-        self.retries = retries
-        self._token = token
-        self._monotonic = monotonic
-        self._sleep = sleep
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=roots,
-            private_key=None if key is None else read(key),
-            certificate_chain=None if certificate is None else read(certificate),
+        return cls(
+            address,
+            grpc.ssl_channel_credentials(
+                root_certificates=roots,
+                private_key=None if key is None else read(key),
+                certificate_chain=None if certificate is None else read(certificate),
+            ),
+            () if text is None else (("authorization", f"Bearer {text}"),),
         )
-        self.channel = grpc.secure_channel(address, credentials, options=_OPTIONS)
 
-    def deadline(self, timeout: float) -> float:
-        """Returns the moment that is `timeout` seconds from now, on this transport's clock."""
-        return self._monotonic() + timeout
 
-    def call(
-        self, method: Method[Request, Response], request: Request, *, deadline: float, repeatable: bool
-    ) -> Response:
-        """Calls `method` with `request`, before `deadline`; more than once only when it is `repeatable`.
+class Transport:
+    """One channel to one server. Its steps block the thread that takes them."""
 
-        A repetition sends the same bytes. Raises the SDK's errors only.
-        """
-        metadata = () if self._token is None else (("authorization", f"Bearer {self._token.reveal()}"),)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.channel = grpc.secure_channel(endpoint.address, endpoint.credentials, options=OPTIONS)
 
-        def attempt(remaining: float) -> Response:
-            try:
-                return method(request, timeout=remaining, metadata=metadata)
-            except grpc.RpcError as failure:
-                # "from None": the cause prints the call's details, which are the server's and not checked.
-                raise error_of(failure, address=self.address) from None
+    def run(self, operation: Operation[T]) -> T:
+        """Runs `operation` to its end."""
+        return run(operation, self._carry_out)
 
-        return call_with_retries(
-            attempt,
-            policy=self.retries if repeatable else NO_RETRY,
-            deadline=deadline,
-            monotonic=self._monotonic,
-            sleep=self._sleep,
-        )
+    def _carry_out(self, step: Step) -> Any:
+        match step:
+            case Send(method, request, seconds):
+                try:
+                    return method(request, timeout=seconds, metadata=self.endpoint.metadata)
+                except grpc.RpcError as failure:
+                    # "from None": the cause prints the call's details, which are the server's and not checked.
+                    raise error_of(failure, address=self.endpoint.address) from None
+            case Pause(seconds):
+                return time.sleep(seconds)
+            case Consult(function, argument):
+                return function(argument)
 
     def close(self) -> None:
         """Closes the channel; calls that are under way fail."""
         self.channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

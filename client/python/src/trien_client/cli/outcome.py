@@ -171,6 +171,9 @@ def describe(error: "TrienError") -> Failure:
     if isinstance(error, _errors.VerificationError):
         advice = "Nothing was written. Tell your security officer."
         return Failure("NOT_VERIFIED", str(error), advice, ExitCode.NOT_TRUSTED, request_id=error.request_id)
+    if isinstance(error, _errors.NotDecidedInTime):
+        advice = f"Wait on with trien authorizations wait {error.authorization}, or deny it."
+        return Failure("NOT_DECIDED", str(error), advice, ExitCode.REFUSED, request_id=error.request_id)
     if isinstance(error, _errors.TrustNotConfigured):
         advice = "Give the CA's certificate with --trust-anchors."
         return Failure("NO_TRUST_ANCHORS", "There is nothing to verify signatures with.", advice, ExitCode.USAGE)
