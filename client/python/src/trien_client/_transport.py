@@ -4,13 +4,14 @@ import os
 import re
 import time
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
 from trien_client._secret import Secret
 from trien_client._status import error_of
-from trien_client._steps import Consult, Operation, Pause, Send, Step, T, run
+from trien_client._steps import Consult, Method, Operation, Pause, Response, Send, Step, T, run
 
 FileSource = bytes | str | os.PathLike[str]
 """The content as bytes, or the path of the file that has it."""
@@ -109,6 +110,19 @@ class Transport:
             case Consult(function, argument):
                 return function(argument)
 
+    def call(self, method: Method[Any, Response], request: Any, *, timeout: float) -> Response:
+        """Calls `method` once. Raises the SDK's errors only."""
+        answer: Response = self._carry_out(Send(method, request, timeout))
+        return answer
+
     def close(self) -> None:
         """Closes the channel; calls that are under way fail."""
         self.channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -21,9 +21,8 @@ from trien_client._algorithms import KeyType, SignatureAlgorithm
 from trien_client._errors import Refusal, TrienError
 from trien_client._items import Items, parse_items
 from trien_client._resources import algorithm_message
-from trien_client._retry import NO_RETRY
 from trien_client._secret import Secret
-from trien_client._transport import Transport
+from trien_client._transport import Endpoint, Transport
 from trien_client._verification import require_echo, verify_signature
 from trien_client.bench.plan import Case
 from trien_client.bench.process import Handler, Message, serve
@@ -58,12 +57,13 @@ class SigningClient:
     def __init__(self, setup: Message, person: Message) -> None:
         # No second try: it would hide an error, and its wait would pass for the server's.
         self._transport = Transport(
-            setup["address"],
-            ca_certificates=Path(setup["ca_file"]),
-            token=Secret(person["token"]),
-            certificate=None,
-            key=None,
-            retries=NO_RETRY,
+            Endpoint.of(
+                setup["address"],
+                ca_certificates=Path(setup["ca_file"]),
+                token=Secret(person["token"]),
+                certificate=None,
+                key=None,
+            )
         )
         self._stub = signing_service_pb2_grpc.SigningServiceStub(self._transport.channel)
         self._verified_every: int = setup["verified_every"]
@@ -113,9 +113,7 @@ class SigningClient:
             ),
         )
         self._counter += 1
-        response = self._transport.call(
-            self._stub.SignDigests, request, deadline=self._transport.deadline(_TIMEOUT), repeatable=False
-        )
+        response = self._transport.call(self._stub.SignDigests, request, timeout=_TIMEOUT)
         require_echo(request, response, case.algorithm)
         self._requests += 1
         if self._requests % self._verified_every != 1 % self._verified_every:

@@ -6,7 +6,7 @@ An operator makes them over gRPC, by the same methods as everywhere else.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import pyotp
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -25,9 +25,9 @@ from trien.v1 import (
 )
 
 from trien_client._algorithms import KeyType
-from trien_client._retry import RetryPolicy
 from trien_client._secret import Secret
-from trien_client._transport import Method, Request, Response, Transport
+from trien_client._steps import Method, Response
+from trien_client._transport import Endpoint, Transport
 from trien_client.bench.certificates import SigningCa
 from trien_client.bench.installation import Installation, ServerNotStarted
 from trien_client.bench.plan import CLIENTS_OF_AN_APPLICATION
@@ -64,12 +64,13 @@ class Population:
     def __init__(self, installation: Installation) -> None:
         certificate, key = installation.operator("first")
         self._transport = Transport(
-            installation.operators_address,
-            ca_certificates=installation.ca_file,
-            token=None,
-            certificate=certificate,
-            key=key,
-            retries=RetryPolicy(),
+            Endpoint.of(
+                installation.operators_address,
+                ca_certificates=installation.ca_file,
+                token=None,
+                certificate=certificate,
+                key=key,
+            )
         )
         channel = self._transport.channel
         self._access = access_service_pb2_grpc.AccessServiceStub(channel)
@@ -175,8 +176,8 @@ class Population:
         )
         return MadeCredential(name=made.name, certificate=chain[0], public_key=key.public_key)
 
-    def _call(self, method: Method[Request, Response], request: Request) -> Response:
-        return self._transport.call(method, request, deadline=self._transport.deadline(_CALL_SECONDS), repeatable=False)
+    def _call(self, method: Method[Any, Response], request: Any) -> Response:
+        return self._transport.call(method, request, timeout=_CALL_SECONDS)
 
 
 def _key_id(person: str, key_type: KeyType) -> str:
