@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trien_server.core import audit
 from trien_server.core.encoding import encode_all
-from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, Record
+from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, GrantedRequest, Record
 from trien_server.core.sealing import day_seal, day_seal_key, encode_row, is_seal_key, slow_seal_key
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -97,6 +97,26 @@ def test_two_different_inputs_never_encode_alike(one: list[object], other: list[
     # True == 1 in Python, but not in what is sealed.
     same = repr(one) == repr(other)
     assert (encode_all("label", one) == encode_all("label", other)) is same
+
+
+def test_a_seal_that_was_made_once_verifies_for_ever() -> None:
+    granted = GrantedRequest(
+        name="clients/a/requests/1",
+        version=2,
+        client="clients/a",
+        method="SignDigests",
+        content_hash=bytes(range(32)),
+        subject="credentials/c/authorizations/x",
+        audit_entry="auditEntries/e",
+        positions=("0", "1"),
+        lease_holder="h",
+        lease_expire_time=AT + timedelta(seconds=30),
+        completed=False,
+        create_time=AT,
+    )
+    seal = "6f172ecada24dc01dc1c223874a5858b0b42b6e01a3a06751e407f5055c59ee2"
+    assert day_seal_key(AT) == "1/2026-11-24"
+    assert day_seal(bytes(32), granted, day_seal_key(AT)).hex() == seal
 
 
 def test_seal_keys_are_told_apart() -> None:

@@ -11,7 +11,7 @@ import hmac
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
-from trien_server.core.encoding import encode_all
+from trien_server.core.encoding import encode_all, encode_value
 from trien_server.core.records import (
     HOT_RECORDS,
     SLOW_RECORDS,
@@ -39,20 +39,25 @@ LEASE_LIFETIME = timedelta(minutes=1)
 """How long a process holds what it does alone, unless it gives it back."""
 
 
-_FIELD_NAMES: dict[type[Record], tuple[str, ...]] = {
-    kind: tuple(field.name for field in dataclasses.fields(kind) if field.name not in {"name", "version"})
+_FIELD_NAMES: dict[type[Record], tuple[tuple[str, bytes], ...]] = {
+    kind: tuple(
+        (field.name, encode_value(field.name))
+        for field in dataclasses.fields(kind)
+        if field.name not in {"name", "version"}
+    )
     for kind in (*SLOW_RECORDS, *HOT_RECORDS)
 }
+"""The fields that a seal covers, each with its encoded name: a request encodes some thirty rows."""
 
 
 def encode_row(record: Record, seal_key: str) -> bytes:
     """Returns the bytes that the seal of `record` under `seal_key` covers."""
-    values: list[object] = [ENCODING_VERSION, seal_key, record.table, record.name, record.version]
-    for name in _FIELD_NAMES[type(record)]:
+    parts = [encode_all("trien/row", [ENCODING_VERSION, seal_key, record.table, record.name, record.version])]
+    for name, encoded_name in _FIELD_NAMES[type(record)]:
         value = getattr(record, name)
         if value is not None:
-            values += (name, value)
-    return encode_all("trien/row", values)
+            parts += (encoded_name, encode_value(value))
+    return b"".join(parts)
 
 
 def slow_seal_key() -> str:
@@ -62,7 +67,7 @@ def slow_seal_key() -> str:
 
 def day_seal_key(at: datetime) -> str:
     """Returns the name of the day key that seals hot records at a time: `1/2026-11-24`."""
-    return f"{GENERATION}/{at:%Y-%m-%d}"
+    return f"{GENERATION}/{at.date().isoformat()}"
 
 
 def day_key_message(seal_key: str) -> bytes:

@@ -63,6 +63,9 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None:
+            # It may be in the middle of a step, whose answer nobody waits for any more.
+            self._process.kill()
         self.close()
 
     def send(self, message: Message) -> None:
@@ -123,7 +126,7 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, traceback)
 
     def ask(self, message: Message, *, timeout: float) -> list[Message]:
         """Gives all children the same to do and returns their answers. Raises `ChildFailed`."""
