@@ -1,14 +1,17 @@
-"""`trien authorizations` against a real server, by a person at a terminal."""
+"""`trien authorizations` and `trien sign file` against a real server."""
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.integration.client.command import at_terminal
 from tests.support.administration import Administrator
 from tests.support.sandbox import Installation, environment
+from trien.v1 import algorithms_pb2
 
 from trien_client import AuthorizationState, Client, SignatureAlgorithm
 
@@ -62,3 +65,45 @@ def test_a_person_lists_approves_and_denies_at_the_terminal(
         assert f"{third} is DENIED, not pending." in refused.stderr
         left = json.loads(trien("list", "--credential", person.credential, "--output", "json").stdout)
         assert [found["name"] for found in left] == [fourth]
+
+
+@pytest.mark.promise("P6")
+def test_files_are_signed_and_openssl_verifies_them_with_the_sandboxs_ca(
+    installation: Installation, administrator: Administrator, tmp_path: Path
+) -> None:
+    connection, ca = installation.directory / "connection.json", installation.directory / "signing-ca" / "ca.pem"
+    kinds = {
+        SignatureAlgorithm.RSA_PSS_SHA256: algorithms_pb2.RSA_2048,
+        SignatureAlgorithm.RSA_PKCS1_SHA512: algorithms_pb2.RSA_2048,
+        SignatureAlgorithm.ECDSA_P384_SHA384: algorithms_pb2.EC_P384,
+        SignatureAlgorithm.ED25519: algorithms_pb2.EC_ED25519,
+    }
+    persons = {
+        kind: administrator.create_person(f"sdk-file-{number}", key_type=kind)
+        for number, kind in enumerate(dict.fromkeys(kinds.values()))
+    }
+    (tmp_path / "plan.dwg").write_bytes(bytes(100_000))
+
+    def said(*command: str, code: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            input=code,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env=environment(TRIEN_CONNECTION=str(connection)),
+        )
+
+    for algorithm, kind in kinds.items():
+        person = persons[kind]
+        sign = ["sign", "file", "plan.dwg", "--credential", person.credential, "--algorithm", algorithm]
+        signed = said(TRIEN, *sign, "--force", "--otp-file", "-", code=person.authenticator.take())
+        assert signed.returncode == 0, signed.stderr
+        assert "Signature 1 of 1: GOOD" in said(TRIEN, "verify", "plan.dwg.p7s").stdout
+        if algorithm is not SignatureAlgorithm.ED25519:  # not with `openssl cms` of OpenSSL 3.0
+            openssl = ["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", "plan.dwg.p7s"]
+            openssl += ["-content", "plan.dwg", "-CAfile", str(ca), "-purpose", "any", "-out", os.devnull]
+            verified = said(*openssl)
+            assert verified.returncode == 0, verified.stderr

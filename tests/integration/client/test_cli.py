@@ -439,7 +439,7 @@ def test_an_open_sentence_of_the_server_is_closed() -> None:
     assert failure.message.endswith("'credentials/{id}'.")
 
 
-@pytest.mark.parametrize("command", [["sign", "pdf"], ["sign", "digest"], ["nonsense"], ["verify"]])
+@pytest.mark.parametrize("command", [["sign", "pdf"], ["sign", "digest"], ["sign", "file"], ["nonsense"], ["verify"]])
 def test_a_command_that_is_not_understood_exits_with_2(trien: Trien, command: list[str]) -> None:
     trien(*command, exit_code=2)
 
@@ -545,6 +545,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
         ["sign", "pdf"],
         ["sign", "pdfs"],
         ["sign", "digest"],
+        ["sign", "file"],
         ["verify"],
         ["credentials", "list"],
         *(["authorizations", command] for command in ("list", "approve", "deny", "wait")),
@@ -565,7 +566,7 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
             print(  # noqa: T201 - a measurement to look at, too dependent on the machine to assert
                 f"\ntrien {' '.join(command)} --help: {seconds:.2f} s", end=""
             )
-    assert len(commands) == 13
+    assert len(commands) == 14
 
 
 @pytest.mark.parametrize("group", [[], ["sign"], ["credentials"], ["authorizations"]])

@@ -6,7 +6,8 @@
         metadata = PdfSignatureMetadata(field_name="Signature1", subfilter=SigSeedSubFilter.PADES)
         PdfSigner(metadata, signer).sign_pdf(writer, output=...)
 
-Many PDFs take one one-time password with `sign_together`.
+Many PDFs take one one-time password with `sign_together`. With `when_approved` none is asked for here: the person
+approves elsewhere what was asked for, and the PDF is signed then.
 
 Any code that takes a pyHanko `Signer` takes a `TrienSigner`. The document is hashed here. What is sent are the CMS
 signed attributes and the document's digest, so that the server can check that one belongs to the other.
@@ -14,6 +15,8 @@ signed attributes and the document's digest, so that the server can check that o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from asn1crypto import algos, cms, core  # type: ignore[import-untyped]
@@ -28,11 +31,25 @@ from trien_client._authority import OneTimePasswordCallback
 from trien_client._client import Client
 from trien_client._items import Data, Item, SignedAttributes, digest_bytes
 from trien_client._resources import SigningResult
+from trien_client._two_phases import OnPending
 from trien_client._verification import key_type_of, require_fit
 
-__all__ = ["TrienSigner", "sign_together"]
+__all__ = ["TrienSigner", "WhenApproved", "sign_together"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhenApproved:
+    """How a decision is asked for: the arguments of `Client.sign_when_approved`.
+
+    The signed attributes are made before the person decides: their signing time is that of the asking.
+    """
+
+    approver: str | None = None
+    lifetime: timedelta | None = None
+    on_pending: OnPending | None = None
+    wait: float | None = None
 
 
 class TrienSigner(Signer):
@@ -40,7 +57,8 @@ class TrienSigner(Signer):
 
     Making one reads the credential and checks its certificate, so it calls the server: in asynchronous code use
     `await asyncio.to_thread(TrienSigner, …)`. The algorithm is the one that suits the key when none is given.
-    `one_time_password` is asked once per signature, and not for pyHanko's dry runs.
+    `one_time_password` is asked once per signature, and not for pyHanko's dry runs. With `when_approved` it is not
+    asked at all: each signature waits until its authorization was approved.
 
     Raises `TrustNotConfigured`, `VerificationError`, or `AlgorithmMismatch` when the key cannot make such signatures.
     """
@@ -53,6 +71,7 @@ class TrienSigner(Signer):
         algorithm: SignatureAlgorithm | None = None,
         one_time_password: str | OneTimePasswordCallback | None = None,
         signer: str | None = None,
+        when_approved: WhenApproved | None = None,
         embed_roots: bool = False,
         timeout: float | None = None,
     ) -> None:
@@ -68,6 +87,7 @@ class TrienSigner(Signer):
         self._client = client
         self._one_time_password = one_time_password
         self._signer = signer
+        self._when_approved = when_approved
         self._timeout = timeout
         registry = SimpleCertificateStore()  # type: ignore[no-untyped-call]
         registry.register_multiple(asn1_x509.Certificate.load(der) for der in chain[1:])
@@ -93,10 +113,23 @@ class TrienSigner(Signer):
         return await asyncio.to_thread(work)
 
     def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
-        """Has items signed with one one-time password.
+        """Has items signed with one one-time password, or under one authorization.
 
         Override it to ask again after `OneTimePasswordRejected`, with the same `request_id`.
         """
+        how = self._when_approved
+        if how is not None:
+            return self._client.sign_when_approved(
+                self.credential,
+                self.algorithm,
+                items,
+                approver=how.approver,
+                lifetime=how.lifetime,
+                on_pending=how.on_pending,
+                wait=how.wait,
+                request_id=request_id,
+                timeout=self._timeout,
+            )
         return self._client.sign_digests(
             self.credential,
             self.algorithm,

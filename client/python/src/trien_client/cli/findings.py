@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
 from cryptography import x509
@@ -16,6 +17,9 @@ from trien_client._items import digest_file
 from trien_client._trust import CertificateTrust
 from trien_client._verification import key_type_of, verify_signature
 from trien_client.cli.outcome import plain
+
+if TYPE_CHECKING:
+    from pyhanko.sign.validation.status import StandardCMSSignatureStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +141,6 @@ def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]
 
 
 def _finding(signature: object, roots: list[object]) -> Finding:
-    from pyhanko.sign.ades.report import AdESIndeterminate
     from pyhanko.sign.validation import validate_pdf_signature
     from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
     from pyhanko.sign.validation.status import SignatureCoverageLevel
@@ -149,7 +152,30 @@ def _finding(signature: object, roots: list[object]) -> Finding:
     try:
         status = validate_pdf_signature(signature, context, ts_validation_context=context)
     except Exception as error:  # noqa: BLE001 - the file is anyone's: whatever it makes a parser do, it is not good
-        return _unreadable(signature.field_name, str(error))
+        return unreadable(signature.field_name, str(error))
+    whole = status.coverage is SignatureCoverageLevel.ENTIRE_FILE
+    return finding_of_status(
+        status,
+        field=signature.field_name,
+        algorithm=str(signature.signer_info["signature_algorithm"]["algorithm"].native),
+        unchanged=status.intact and status.valid and (whole or bool(status.docmdp_ok)),
+        whole=whole,
+        remark="" if whole or status.docmdp_ok else "what was added after it is not permitted",
+    )
+
+
+def finding_of_status(
+    status: "StandardCMSSignatureStatus",
+    *,
+    field: str | None,
+    algorithm: str,
+    unchanged: bool,
+    whole: bool = True,
+    remark: str = "",
+) -> Finding:
+    """Returns what pyHanko found about a signature."""
+    from pyhanko.sign.ades.report import AdESIndeterminate
+
     stamped = status.timestamp_validity is not None and status.timestamp_validity.trusted
     remarks = []
     unknown_issuer = None
@@ -159,21 +185,20 @@ def _finding(signature: object, roots: list[object]) -> Finding:
         remarks.append(
             f"certificate: {str(getattr(status.trust_problem_indic, 'name', 'not trusted')).lower().replace('_', ' ')}"
         )
-    if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE and not status.docmdp_ok:
-        remarks.append("what was added after it is not permitted")
-    whole = status.coverage is SignatureCoverageLevel.ENTIRE_FILE
+    if remark:
+        remarks.append(remark)
     return Finding(
-        field=signature.field_name,
+        field=field,
         signed_by=_common_name(status.signing_cert.subject.native),
         signed_at=status.timestamp_validity.timestamp
         if stamped and status.timestamp_validity is not None
         else status.signer_reported_dt,
         time_is_stamped=stamped,
-        unchanged=status.intact and status.valid and (whole or bool(status.docmdp_ok)),
+        unchanged=unchanged,
         whole=whole,
         trusted=status.trusted,
         unknown_issuer=unknown_issuer,
-        algorithm=str(signature.signer_info["signature_algorithm"]["algorithm"].native),
+        algorithm=algorithm,
         good=status.bottom_line,
         remark="; ".join(remarks),
     )
@@ -186,7 +211,8 @@ def _common_name(subject: dict[str, object]) -> str:
     return ", ".join(str(value) for value in subject.values())
 
 
-def _unreadable(field: str, remark: str) -> Finding:
+def unreadable(field: str | None, remark: str) -> Finding:
+    """Returns what to say about a signature that cannot be read."""
     return Finding(
         field=field,
         signed_by=None,

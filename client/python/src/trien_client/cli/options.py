@@ -158,17 +158,17 @@ def load_connection(path: Path) -> "ConnectionFile":
     return ConnectionFile.load(path)
 
 
-def require_signer(client: "Client", credential: str, signer: str | None) -> None:
+def require_signer(client: "Client", credential: str, signer: str | None, *, several: bool = False) -> None:
     """Raises `CommandError` when it is not clear or not possible whose password it is, before anyone is asked for it.
 
-    Whether the person may sign at this time, the server says.
+    Whether the person may sign at this time, the server says. With `several` anyone who may can do it.
     """
     read = client.get_credential(credential)
     known = [activator.signer for activator in read.activators]
     if signer is not None and signer not in known:
         raise CommandError(f"{signer} may not use {credential}. Give --signer {' or '.join(known) or 'another one'}.")
     present = present_activators(read)
-    if signer is None and len(present) > 1:
+    if signer is None and len(present) > 1 and not several:
         raise CommandError(
             f"Several people may use {credential}. Say whose code it is: --signer {' or '.join(present)}."
         )

@@ -1,8 +1,7 @@
 """Signs PDFs for the command line, with pyHanko; imported late, because pyHanko takes half a second."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,40 +16,10 @@ from pyhanko.sign import PdfSignatureMetadata, PdfSigner
 from pyhanko.sign.fields import SigSeedSubFilter, enumerate_sig_fields
 from pyhanko.sign.general import SigningError
 
-from trien_client._algorithms import SignatureAlgorithm
-from trien_client._client import Client
-from trien_client._items import Item
-from trien_client._resources import SigningResult
 from trien_client.cli.appearance import TextStyle, image_style
 from trien_client.cli.outcome import CommandError
-from trien_client.cli.password import PasswordSource
-from trien_client.pyhanko import TrienSigner, sign_together
-
-
-class PromptingSigner(TrienSigner):
-    """A signer that asks the person again when the one-time password was not accepted."""
-
-    def __init__(
-        self,
-        client: Client,
-        credential: str,
-        *,
-        algorithm: SignatureAlgorithm | None,
-        source: PasswordSource,
-        signer: str | None,
-    ) -> None:
-        super().__init__(client, credential, algorithm=algorithm, one_time_password=source, signer=signer)
-        self._source = source
-
-    async def run(self, work: Callable[[], SigningResult]) -> SigningResult:
-        """Does `work` in this thread: nothing else waits, and Ctrl-C reaches whoever reads the password."""
-        return work()
-
-    def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
-        """Has items signed; the attempts share one request id, `request_id` if it is given."""
-        return self._source.until_accepted(
-            lambda _, own: super(PromptingSigner, self).sign_items(items, request_id=request_id or own)
-        )
+from trien_client.cli.prompting import run_together
+from trien_client.pyhanko import TrienSigner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +43,7 @@ def sign_documents(documents: Sequence[tuple[Path, BinaryIO]], signer: TrienSign
     Raises `CommandError` when a file cannot be read as a PDF or the field cannot be signed; then none is signed.
     """
     silence_libraries()
-
-    async def together() -> list[str]:
-        return await sign_together(signer, [partial(_sign, *document, signer, options) for document in documents])
-
-    # Not asyncio.run: its handler would keep the first Ctrl-C from a person who is asked for the password.
-    loop = asyncio.new_event_loop()
-    try:
-        return loop.run_until_complete(together())
-    finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.close()
+    return run_together(signer, [partial(_sign, *document, signer, options) for document in documents])
 
 
 async def _sign(document: Path, signed: BinaryIO, signer: TrienSigner, options: PdfOptions) -> str:

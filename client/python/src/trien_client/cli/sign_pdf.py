@@ -220,7 +220,8 @@ class PdfJob:
         """Signs all documents or none; returns the fields' names and the server's answer."""
         from trien_client.cli.files import new_file
         from trien_client.cli.password import PasswordSource
-        from trien_client.cli.pdf import PromptingSigner, require_signable, sign_documents
+        from trien_client.cli.pdf import require_signable, sign_documents
+        from trien_client.cli.prompting import PromptingSigner
 
         self._require_files()
         for document, _ in self.pairs:

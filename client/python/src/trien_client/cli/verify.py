@@ -10,28 +10,36 @@ import typer
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client.cli import options
 from trien_client.cli.outcome import CommandError, ExitCode, OutputFormat, plain, reported, show
+from trien_client.cli.sign_file import SUFFIX
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
+    from trien_client.cli.findings import Finding
+
 
 def verify(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Signed PDFs, or any one file with --signature.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Signed PDFs, signatures such as a.xml.p7s beside a.xml, or one file with --signature.",
+        ),
     ],
     signature: Annotated[
-        Path | None, typer.Option("--signature", metavar="FILE", help="A signature beside the file, not in it.")
+        Path | None,
+        typer.Option("--signature", metavar="FILE", help="A signature beside the file, not in it: CMS, or raw."),
     ] = None,
     certificate: Annotated[
         Path | None,
-        typer.Option("--certificate", metavar="FILE", help="With --signature: the signer's certificate chain (PEM)."),
+        typer.Option("--certificate", metavar="FILE", help="With a raw --signature: the signer's certificates (PEM)."),
     ] = None,
     algorithm: Annotated[
         SignatureAlgorithm | None,
         typer.Option(
             "--algorithm",
             metavar="NAME",
-            help="With --signature: the algorithm; without it the one that suits the key.",
+            help="With a raw --signature: the algorithm; without it the one that suits the key.",
         ),
     ] = None,
     trust_anchors: options.TrustAnchors = None,
@@ -47,6 +55,7 @@ def verify(
     Examples:
       trien verify decision-signed.pdf --trust-anchors ca.pem
       trien verify signed/*.pdf
+      trien verify contract.docx --signature contract.docx.p7s
       trien verify a.xml --signature a.sig --certificate a.pem --connection sandbox/connection.json
     """
     with reported(output):
@@ -72,11 +81,7 @@ def verify(
             raise CommandError("--certificate and --algorithm belong to --signature.")
         if signature is not None and len(files) > 1:
             raise CommandError("--signature belongs to one file.")
-        beside = None
-        if signature is not None:
-            if certificate is None:
-                raise CommandError("--signature needs --certificate: the signer's certificate.")
-            beside = (signature.read_bytes(), load_certificates(certificate), algorithm)
+        beside = None if signature is None else Beside(signature, certificate, algorithm)
         anchors = load_certificates(anchors_file)
         if len(files) == 1:
             verdict = _verdict(files[0], beside, anchors)
@@ -94,6 +99,31 @@ def verify(
             raise typer.Exit(int(exit_code))
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A signature that lies beside its file, and what is given with it."""
+
+    signature: Path
+    certificate: Path | None = None
+    algorithm: SignatureAlgorithm | None = None
+
+    def verify(self, file: Path, anchors: "Sequence[Certificate]") -> "Finding":
+        """Verifies it. Raises `CommandError` when it cannot be told what kind of signature it is."""
+        from trien_client._trust import load_certificates
+        from trien_client.cli.detached import read_cms, verify_cms
+        from trien_client.cli.findings import verify_detached
+
+        content = self.signature.read_bytes()
+        if self.certificate is not None:
+            return verify_detached(file, content, load_certificates(self.certificate), self.algorithm, anchors)
+        signed = read_cms(content)
+        if signed is None:
+            raise CommandError(
+                f"{self.signature} is not a CMS signature: a raw one needs --certificate, the signer's certificate."
+            )
+        return verify_cms(file, signed, anchors)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Verdict:
     text: str
@@ -103,14 +133,17 @@ class _Verdict:
 
 def _verdict(
     file: Path,
-    beside: "tuple[bytes, Sequence[Certificate], SignatureAlgorithm | None] | None",
+    beside: Beside | None,
     anchors: "Sequence[Certificate]",
 ) -> _Verdict:
-    from trien_client.cli.findings import verify_detached, verify_pdf
+    from trien_client.cli.findings import verify_pdf
 
-    if not file.is_file():
-        raise CommandError(f"There is no file {file}.")
-    findings = verify_pdf(file, anchors) if beside is None else [verify_detached(file, *beside, anchors)]
+    if beside is None and file.suffix == SUFFIX:
+        beside, file = Beside(file), file.with_suffix("")
+    for needed in (file,) if beside is None else (file, beside.signature):
+        if not needed.is_file():
+            raise CommandError(f"There is no file {needed}.")
+    findings = verify_pdf(file, anchors) if beside is None else [beside.verify(file, anchors)]
     good = bool(findings) and all(finding.good for finding in findings)
     text = "\n".join(finding.text(number, len(findings)) for number, finding in enumerate(findings, start=1))
     return _Verdict(
