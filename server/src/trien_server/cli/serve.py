@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 from trien_server.config import Config, LoadedConfig
 from trien_server.host.log import Log
-from trien_server.host.stop import StopSignal
+from trien_server.host.stop import StopSignal, end_within
 from trien_server.host.supervisor import Heartbeat, HeartbeatPipe
 from trien_server.wiring import Instance, Server
+
+_LAST_SECONDS = 5.0
+"""How long the process may take to end once everything is closed."""
 
 
 def serve(loaded: LoadedConfig, *, stop: StopSignal) -> int:
@@ -55,4 +58,6 @@ def _serve(instance: Instance, *, stop: StopSignal, pipe: HeartbeatPipe | None) 
         pass
     instance.log.info("stopping")
     server.stop()
-    return 1 if instance.fatal.is_set() else 0
+    code = 1 if instance.fatal.is_set() else 0
+    end_within(_LAST_SECONDS, code)
+    return code

@@ -1,6 +1,8 @@
-"""SIGTERM and SIGINT as a flag."""
+"""SIGTERM and SIGINT as a flag, and an end that nothing holds up."""
 
+import os
 import signal
+import threading
 import time
 from types import FrameType
 
@@ -29,3 +31,14 @@ class StopSignal:
 
     def _handle(self, _: int, __: FrameType | None) -> None:
         self._stopped = True
+
+
+def end_within(seconds: float, code: int) -> None:
+    """Ends the process with that exit code unless it ended by itself before.
+
+    For when everything is closed: Python waits for its threads, and one whose call hangs in the token's module never
+    ends.
+    """
+    timer = threading.Timer(seconds, os._exit, [code])
+    timer.daemon = True
+    timer.start()

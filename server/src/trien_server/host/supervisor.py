@@ -63,6 +63,7 @@ class Supervisor:
         self._report = report
         self._workers: list[_Worker] = []
         self._failures = 0
+        self._logged_in = False
         self._next_start = 0.0
         self._numbers = 0
 
@@ -95,7 +96,9 @@ class Supervisor:
 
     def _start_missing(self) -> None:
         staying = sum(worker.leaving_since is None for worker in self._workers)
-        while staying < self._count and time.monotonic() >= self._next_start:
+        # Until one worker serves there is only one: a wrong PIN is tried once, not once by each, for tokens lock.
+        wanted = self._count if self._logged_in else 1
+        while staying < wanted and time.monotonic() >= self._next_start:
             receiving, sending = os.pipe()
             os.set_blocking(receiving, False)
             try:
@@ -132,7 +135,7 @@ class Supervisor:
                 if Heartbeat.HUNG.value in said:
                     self._dismiss(worker, "worker_hung")
                 else:
-                    worker.served = True
+                    worker.served = self._logged_in = True
                     if time.monotonic() - worker.begun > STEADY_SECONDS:
                         self._failures = 0
 

@@ -15,6 +15,7 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import PinRejected, describe
 from trien_server.hsm.module import Module
+from trien_server.hsm.sessions import Slot
 
 LONGEST_PROBE_INTERVAL: Final = 1.2
 """The probe's interval and a half, and `STALE_AFTER`, make less than five seconds to not-ready."""
@@ -24,6 +25,12 @@ STALE_AFTER: Final = 3.0
 
 STALE_AFTER_WRITING: Final = 60.0
 """The same while a key pair is made or destroyed, for some tokens do one thing at a time (seconds)."""
+
+HANGS_AFTER: Final = 4.0
+"""When one session is in use for so long it hangs, though others go on: nothing that is asked of it lasts so long."""
+
+HANGS_AFTER_WRITING: Final = 300.0
+"""The same for the session that makes and destroys key pairs (seconds)."""
 
 DRAIN: Final = 5.0
 """How long calls under way may take to end before they count as hung (seconds)."""
@@ -53,6 +60,7 @@ class Recovery:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._hung = False
+        self._hanging: set[Slot] = set()
         self._last_good = self._last_answer = monotonic()
         self._state = State.READY
         try:
@@ -71,10 +79,11 @@ class Recovery:
         self._thread.start()
 
     def ready(self) -> bool:
-        """Tells whether the token may be used."""
+        """Tells whether the token may be used. Reports calls that hang."""
         if self._state is State.READY and self._stale():
             self._report_hung()
             return False
+        self._report_hanging()
         return self._state is State.READY
 
     def connection(self, *, probing: bool = False) -> Connection:
@@ -157,6 +166,22 @@ class Recovery:
             already, self._hung = self._hung, True
         if not already:
             self._report("hsm.hung", {"action": "calls into the module do not return: replace this process"})
+
+    def _report_hanging(self) -> None:
+        """Says of each session that hangs alone, once, that it does. The token is used on with those that are left."""
+        now = monotonic()
+        with self._lock:
+            for pool in self._connection.pools:
+                limit = HANGS_AFTER_WRITING if pool is self._connection.writer else HANGS_AFTER
+                for slot in pool.slots:
+                    since = slot.busy_since
+                    if since is None or now - since < limit:
+                        self._hanging.discard(slot)
+                    elif slot not in self._hanging:
+                        self._hanging.add(slot)
+                        self._report(
+                            "hsm.hung", {"action": "a call into the module does not return: replace this process"}
+                        )
 
     def _run(self) -> None:
         """Probes while all is well, recovers while it is not. Ends when sealed or closed."""

@@ -90,6 +90,8 @@ class Slot:
     def __init__(self, open_session: Callable[[], TokenSession]) -> None:
         self._open = open_session
         self._session: TokenSession | None = None
+        self.busy_since: float | None = None
+        """Since when the present user has it (monotonic seconds); None when nobody does."""
 
     def session(self) -> TokenSession:
         """Returns the session; opens it when there is none. Raises what opening raises."""
@@ -213,8 +215,9 @@ class SessionPool:
             slot = (self._free[-1] if self._free else None) if wanted is None else wanted
             if slot in self._free:
                 self._free.remove(slot)
+                slot.busy_since = monotonic()
                 if self.busy_since is None:
-                    self.busy_since = monotonic()
+                    self.busy_since = slot.busy_since
                 return slot
             waiter = _Waiter(wanted)
             self._waiters.append(waiter)
@@ -238,8 +241,10 @@ class SessionPool:
             if waiter.wanted in (None, slot):
                 self._waiters.remove(waiter)
                 waiter.slot = slot
+                slot.busy_since = monotonic()
                 waiter.gate.release()
                 return
+        slot.busy_since = None
         self._free.append(slot)
         self._note_idle()
 

@@ -21,6 +21,9 @@ from trien.v1 import (
 from trien_server.rpc.admission import Admission
 from trien_server.rpc.health import Health
 
+_OUTCOME_SECONDS = 5.0
+"""How long a stop waits for calls that were cancelled when their time was over."""
+
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
     for module in (
@@ -128,7 +131,11 @@ class GrpcServer:
         threading.Event().wait(drain)
         self._server.stop(grace).wait()
         self._admission.stop()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        # What was cancelled above may be about to write its outcome; a call that hangs in the token never ends.
+        finishing = threading.Thread(target=self._pool.shutdown, daemon=True)
+        finishing.start()
+        finishing.join(_OUTCOME_SECONDS)
 
 
 def _options(limits: Limits, *, shared_ports: bool) -> list[tuple[str, int]]:
