@@ -1,9 +1,12 @@
 """`trien bench` as a person runs it: a short run on P-256. How fast anything is, no test says."""
 
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +31,9 @@ FIELDS = {
 }
 
 
+TRIEN = str(Path(sys.executable).with_name("trien"))
+
+
 @pytest.mark.promise("P1", "P6")
 def test_a_short_run_reports_what_the_server_wrote_down(
     tmp_path: Path, record_property: Callable[[str, object], None]
@@ -35,7 +41,7 @@ def test_a_short_run_reports_what_the_server_wrote_down(
     folder, file = tmp_path / "run", tmp_path / "report.json"
     options = ["--key", "EC_P256", "--digests", "3", "--clients", "4", "--seconds", "1"]
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("trien")), "bench", *options, "--dir", folder, "--report", file],
+        [TRIEN, "bench", *options, "--dir", folder, "--report", file],
         capture_output=True,
         text=True,
         check=False,
@@ -69,3 +75,49 @@ def test_a_short_run_reports_what_the_server_wrote_down(
         ):
             assert database.execute(query).fetchone() == (requests,), query
     record_property("count", f"bench: signatures {sum(run['signatures_in_all'] for run in runs)}, requests {requests}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_who_stops_a_run_leaves_no_process_and_no_folder_behind(tmp_path: Path, number: signal.Signals) -> None:
+    # Whoever runs the tests in the background may have them ignore Ctrl-C; a person's terminal does not.
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from trien_client.cli.main import main; sys.argv[0] = 'trien'; main()"
+    options = ["--key", "EC_P256", "--clients", "2", "--seconds", "300"]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "bench", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(TMPDIR=str(tmp_path)),
+    ) as process:
+        try:
+            # The copy of the token's last process is started, so everything that the run needs is running.
+            wait_until(lambda: len(of_a_run(tmp_path)) == 1 + 2 + (os.cpu_count() or 1), process)
+            process.send_signal(number)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert of_a_run(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def of_a_run(folder: Path) -> list[int]:
+    """Returns the processes that a run in a folder below `folder` started: their standard error is a file in it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/fd/2"):
+        try:
+            if str(path.readlink()).startswith(f"{folder}/trien-bench-"):
+                found.append(int(path.parts[2]))
+        except OSError:
+            continue  # it ended, or is another user's
+    return found
+
+
+def wait_until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not done():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
