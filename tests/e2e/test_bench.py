@@ -27,6 +27,9 @@ FIELDS = {
     "p50_ms": float,
     "p95_ms": float,
     "p99_ms": float,
+    "server_cpu_ms": float,
+    "generator_cpu_ms": float,
+    "token_cpu_ms": float,
     "errors": int,
 }
 
@@ -64,6 +67,7 @@ def test_a_short_run_reports_what_the_server_wrote_down(
         assert run["signatures"] == run["requests"] * run["digests_per_request"]
         assert 0 < run["signatures"] <= run["signatures_in_all"]
         assert run["signatures_verified_again"] > 0
+        assert all(run[f"{name}_cpu_ms"] > 0 for name in ("server", "generator", "token"))
     # What the generators counted is what the server wrote down before it signed, and recorded afterwards.
     requests = sum(run["signatures_in_all"] // run["digests_per_request"] for run in runs)
     with closing(sqlite3.connect(f"file:{folder / 'server' / 'trien.db'}?mode=ro", uri=True)) as database:

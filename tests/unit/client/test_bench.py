@@ -12,7 +12,16 @@ from typer.testing import CliRunner
 
 from trien_client import KeyType, SignatureAlgorithm
 from trien_client.bench import measurement
-from trien_client.bench.figures import Round, ServiceStep, median, percentile, ratio, together
+from trien_client.bench.figures import (
+    Round,
+    ServiceStep,
+    TokenStep,
+    median,
+    per_signature,
+    percentile,
+    ratio,
+    together,
+)
 from trien_client.bench.machine import Machine
 from trien_client.bench.measurement import CaseRounds, Measured
 from trien_client.bench.plan import Case, Plan, make_plan
@@ -31,15 +40,22 @@ def step(rate: float, *, errors: Counter[str] | None = None) -> ServiceStep:
         latencies=tuple(number / 1000 for number in range(1, 101)),
         signatures_in_all=int(3 * rate),
         verified=7,
+        cpu_seconds=rate / 100,
+        server_cpu_seconds=rate / 50,
         errors=errors or Counter(),
     )
+
+
+def token_step(rate: float) -> TokenStep:
+    """Two seconds at this rate, half of them on the processor."""
+    return TokenStep(rate=rate, signatures=int(2 * rate), cpu_seconds=1.0)
 
 
 def measured(*rounds: tuple[float, float], errors: Counter[str] | None = None) -> Measured:
     """A run of one case with these rates of service and token; `errors` happen in the first round."""
     plan = make_plan(key_types=[KeyType.EC_P256], rounds=3, workers=2, clients=5)
     done = [
-        Round(service=step(service, errors=errors if number == 0 else None), token_rate=token)
+        Round(service=step(service, errors=errors if number == 0 else None), token=token_step(token))
         for number, (service, token) in enumerate(rounds)
     ]
     return Measured(
@@ -84,11 +100,18 @@ def test_a_ratio_needs_that_nothing_failed_and_something_was_done() -> None:
     assert ratio(120.0, 0.0, errors=0) is None
 
 
+def test_the_time_for_a_signature_is_not_told_when_a_part_is_not_known() -> None:
+    assert per_signature([1.0, 2.0], 4) == 0.75
+    assert per_signature([1.0, None], 4) is None
+    assert per_signature([1.0, 2.0], 0) is None
+
+
 def test_what_several_generators_counted_is_added_up() -> None:
     one, other = step(10.0, errors=Counter({"BUSY": 2})), step(30.0, errors=Counter({"BUSY": 1, "INTERNAL": 1}))
     both = together([one, other])
     assert both.rate == one.rate + other.rate == 40.0
     assert (both.requests, len(both.latencies), both.signatures_in_all, both.verified) == (200, 200, 120, 14)
+    assert both.cpu_seconds == pytest.approx(0.4)
     assert both.errors == {"BUSY": 3, "INTERNAL": 1}
 
 
@@ -102,9 +125,13 @@ def test_the_report_has_the_medians_of_the_rounds_and_their_ratio() -> None:
     assert [one["ratio"] for one in run["by_round"]] == pytest.approx([0.25, 0.6, 0.11])
     assert [run["p50_ms"], run["p95_ms"], run["p99_ms"]] == pytest.approx([50.0, 95.0, 99.0])
     assert (run["requests"], run["signatures"], run["signatures_in_all"]) == (300, 1020, 1530)
+    # By the rates, the generators took 1 + 3 + 1.1 s and the server twice that, for what was made with the warm-up.
+    assert run["generator_cpu_ms"] == pytest.approx(1000 * 5.1 / 1530)
+    assert run["server_cpu_ms"] == pytest.approx(1000 * 10.2 / 1530)
+    assert run["token_cpu_ms"] == pytest.approx(1000 * 3 / 3800)
     assert failures_of(report) == []
     shown = shown_of(report)
-    for text in ("EC_P256", "110.0", "500.0", "0.220", "0.110-0.600", "95.0", "2 cores (a processor)"):
+    for text in ("EC_P256", "110.0", "500.0", "0.220", "0.110-0.600", "95.0", "6.67", "0.79", "2 cores (a processor)"):
         assert text in shown
 
 
@@ -213,19 +240,29 @@ def test_service_and_token_come_first_in_turn_and_are_asked_for_the_same() -> No
             "latencies": [0.01] * 50,
             "signatures_in_all": 60,
             "verified": 4,
+            "cpu_seconds": 0.5,
             "errors": {},
         },
     )
-    token = FakeCrew("token", {"signatures": 401, "seconds": 5.0125})
+    token = FakeCrew("token", {"signatures": 401, "seconds": 5.0125, "cpu_seconds": 4.5})
     plan: Plan = make_plan(key_types=[KeyType.RSA_2048], digests=[16])
     case: Case = plan.cases[0]
     said: list[str] = []
-    rounds = measurement._measure_case(plan, case, service, token, said.append)  # type: ignore[arg-type]
+    clock = iter((1.0, 3.0, 4.0, 6.0, 7.0, 9.0))
+    rounds = measurement._measure_case(
+        plan,
+        case,
+        service,  # type: ignore[arg-type]
+        token,  # type: ignore[arg-type]
+        server_cpu_seconds=lambda: next(clock),
+        say=said.append,
+    )
     assert [name for name, _ in asked] == ["service", "token", "token", "service", "service", "token"]
     assert {(message["key_type"], message["algorithm"], message["digests"]) for _, message in asked} == {
         ("RSA_2048", "RSA_PSS_SHA256", 16)
     }
-    assert [(one.service.rate, one.token_rate) for one in rounds] == [(20.0, pytest.approx(160.0))] * 3
+    assert [(one.service.rate, one.token.rate) for one in rounds] == [(20.0, pytest.approx(160.0))] * 3
+    assert [(one.service.server_cpu_seconds, one.service.cpu_seconds) for one in rounds] == [(2.0, 1.0)] * 3
     assert len(said) == 3
 
 

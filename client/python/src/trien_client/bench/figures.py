@@ -13,7 +13,8 @@ class ServiceStep:
 
     `signatures`, `requests` and `latencies` (seconds) belong to the measured time, after the warm-up;
     `signatures_in_all` are all that were made, also before and after. `errors` counts failed requests by what they
-    failed with, in all.
+    failed with, in all. `cpu_seconds` is what the generators took of the processors in all, `server_cpu_seconds` what
+    the server took, where that can be told.
     """
 
     signatures: int
@@ -22,6 +23,8 @@ class ServiceStep:
     latencies: tuple[float, ...]
     signatures_in_all: int
     verified: int
+    cpu_seconds: float
+    server_cpu_seconds: float | None = None
     errors: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -39,8 +42,19 @@ def together(steps: Sequence[ServiceStep]) -> ServiceStep:
         latencies=tuple(latency for step in steps for latency in step.latencies),
         signatures_in_all=sum(step.signatures_in_all for step in steps),
         verified=sum(step.verified for step in steps),
+        cpu_seconds=sum(step.cpu_seconds for step in steps),
         errors=sum((step.errors for step in steps), Counter()),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStep:
+    """What the processes that drive the token alone did once, after their warm-up."""
+
+    rate: float
+    """Signatures a second."""
+    signatures: int
+    cpu_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +62,18 @@ class Round:
     """The service once and the token once, one right after the other."""
 
     service: ServiceStep
-    token_rate: float
+    token: TokenStep
 
     @property
     def ratio(self) -> float | None:
         """The service's rate by the token's; None when a request failed."""
-        return ratio(self.service.rate, self.token_rate, errors=self.service.errors.total())
+        return ratio(self.service.rate, self.token.rate, errors=self.service.errors.total())
+
+
+def per_signature(seconds: Sequence[float | None], signatures: int) -> float | None:
+    """Returns seconds for each signature; None when some are not known, or nothing was signed."""
+    known = [one for one in seconds if one is not None]
+    return sum(known) / signatures if signatures and len(known) == len(seconds) else None
 
 
 def median(values: Sequence[float]) -> float:

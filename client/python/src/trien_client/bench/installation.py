@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from trien_client.bench.machine import cpu_seconds
 from trien_client.bench.process import clean_environment, last_lines
 
 _INIT_SECONDS = 120.0
@@ -99,6 +100,10 @@ class Installation:
         """The kind of database."""
         url: str = self._configuration()["store"]["url"]
         return url.partition(":")[0]
+
+    def cpu_seconds(self) -> float | None:
+        """Returns what the server's processes took of the processors since they started; None where Linux is not."""
+        return None if self._process is None else cpu_seconds(self._process.pid)
 
     def copy_token(self, folder: Path) -> Token:
         """Copies the token as it is now, with all its keys, so that it can be driven without the server."""

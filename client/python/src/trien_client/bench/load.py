@@ -141,6 +141,7 @@ class Generator:
         measured_from = time.perf_counter() + message["warm_up_seconds"]
         until = measured_from + message["seconds"]
         tallies = [Tally() for _ in self._clients]
+        cpu_before = time.process_time()
         threads = [
             threading.Thread(
                 target=client.run,
@@ -160,6 +161,7 @@ class Generator:
             "latencies": [latency for tally in tallies for latency in tally.latencies],
             "signatures_in_all": sum(tally.signatures_in_all for tally in tallies),
             "verified": sum(tally.verified for tally in tallies),
+            "cpu_seconds": time.process_time() - cpu_before,
             "errors": dict(sum((tally.errors for tally in tallies), Counter())),
         }
 

@@ -3,11 +3,11 @@
 import base64
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from trien_client.bench.figures import Round, ServiceStep, together
+from trien_client.bench.figures import Round, ServiceStep, TokenStep, together
 from trien_client.bench.installation import Installation, Token
 from trien_client.bench.machine import Machine, look_at_machine
 from trien_client.bench.plan import VERIFIED_EVERY, Case, Plan
@@ -55,33 +55,51 @@ def measure(plan: Plan, folder: Path, *, say: Say) -> Measured:
             _token_processes(plan, token, persons, folder) as tokens,
         ):
             cases = tuple(
-                CaseRounds(case=case, rounds=_measure_case(plan, case, generators, tokens, say)) for case in plan.cases
+                CaseRounds(
+                    case=case,
+                    rounds=_measure_case(
+                        plan, case, generators, tokens, server_cpu_seconds=installation.cpu_seconds, say=say
+                    ),
+                )
+                for case in plan.cases
             )
         return Measured(plan=plan, machine=machine, store=installation.store, cases=cases)
 
 
-def _measure_case(plan: Plan, case: Case, generators: Crew, tokens: Crew, say: Say) -> tuple[Round, ...]:
+def _measure_case(
+    plan: Plan,
+    case: Case,
+    generators: Crew,
+    tokens: Crew,
+    *,
+    server_cpu_seconds: Callable[[], float | None],
+    say: Say,
+) -> tuple[Round, ...]:
     done: list[Round] = []
     for number in range(plan.rounds):
         # Each of both comes first in turn: a machine that slows down or speeds up favours neither.
         if number % 2:
-            token_rate = _drive_token(plan, case, tokens)
-            step = _drive_service(plan, case, generators)
+            token = _drive_token(plan, case, tokens)
+            service = _drive_service(plan, case, generators, server_cpu_seconds)
         else:
-            step = _drive_service(plan, case, generators)
-            token_rate = _drive_token(plan, case, tokens)
-        done.append(Round(service=step, token_rate=token_rate))
-        failed = f", {step.errors.total()} requests failed" if step.errors else ""
+            service = _drive_service(plan, case, generators, server_cpu_seconds)
+            token = _drive_token(plan, case, tokens)
+        done.append(Round(service=service, token=token))
+        failed = f", {service.errors.total()} requests failed" if service.errors else ""
         say(
             f"{case.key_type}, {case.digests} a request, round {number + 1} of {plan.rounds}: "
-            f"service {step.rate:.1f}/s, token alone {token_rate:.1f}/s{failed}"
+            f"service {service.rate:.1f}/s, token alone {token.rate:.1f}/s{failed}"
         )
     return tuple(done)
 
 
-def _drive_service(plan: Plan, case: Case, generators: Crew) -> ServiceStep:
+def _drive_service(
+    plan: Plan, case: Case, generators: Crew, server_cpu_seconds: Callable[[], float | None]
+) -> ServiceStep:
+    before = server_cpu_seconds()
     answers = generators.ask(_step(plan, case), timeout=_longest(plan))
-    return together(
+    after = server_cpu_seconds()
+    step = together(
         [
             ServiceStep(
                 signatures=answer["signatures"],
@@ -90,17 +108,22 @@ def _drive_service(plan: Plan, case: Case, generators: Crew) -> ServiceStep:
                 latencies=tuple(answer["latencies"]),
                 signatures_in_all=answer["signatures_in_all"],
                 verified=answer["verified"],
+                cpu_seconds=answer["cpu_seconds"],
                 errors=Counter(answer["errors"]),
             )
             for answer in answers
         ]
     )
+    return replace(step, server_cpu_seconds=None if before is None or after is None else after - before)
 
 
-def _drive_token(plan: Plan, case: Case, tokens: Crew) -> float:
-    """Returns how many signatures a second all processes made together."""
+def _drive_token(plan: Plan, case: Case, tokens: Crew) -> TokenStep:
     answers = tokens.ask(_step(plan, case), timeout=_longest(plan))
-    return float(sum(answer["signatures"] / answer["seconds"] for answer in answers))
+    return TokenStep(
+        rate=float(sum(answer["signatures"] / answer["seconds"] for answer in answers)),
+        signatures=sum(answer["signatures"] for answer in answers),
+        cpu_seconds=sum(answer["cpu_seconds"] for answer in answers),
+    )
 
 
 def _step(plan: Plan, case: Case) -> Message:

@@ -1,7 +1,7 @@
 """What a run says: lines for programs (JSON) and a table for people."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from trien_client.bench.figures import Round, median, percentile, ratio
+from trien_client.bench.figures import Round, median, per_signature, percentile, ratio
 from trien_client.bench.measurement import CaseRounds, Measured
 from trien_client.bench.plan import VERIFIED_EVERY, Plan
 
@@ -41,7 +41,9 @@ def _run_of(plan: Plan, store: str, done: CaseRounds) -> dict[str, Any]:
     errors = sum((step.errors for step in steps), Counter[str]())
     latencies = [latency for step in steps for latency in step.latencies]
     service_rate = median([step.rate for step in steps])
-    token_rate = median([one.token_rate for one in rounds])
+    token_rate = median([one.token.rate for one in rounds])
+    signatures_in_all = sum(step.signatures_in_all for step in steps)
+    token_cpu = per_signature([one.token.cpu_seconds for one in rounds], sum(one.token.signatures for one in rounds))
     return {
         "key": done.case.key_type.value,
         "signature_algorithm": done.case.algorithm.value,
@@ -52,12 +54,15 @@ def _run_of(plan: Plan, store: str, done: CaseRounds) -> dict[str, Any]:
         "signatures_per_second": service_rate,
         "token_signatures_per_second": token_rate,
         "ratio": ratio(service_rate, token_rate, errors=errors.total()),
-        **{f"p{percent}_ms": _milliseconds(latencies, percent) for percent in (50, 95, 99)},
+        **{f"p{percent}_ms": _milliseconds(percentile(latencies, percent)) for percent in (50, 95, 99)},
+        "server_cpu_ms": _milliseconds(per_signature([step.server_cpu_seconds for step in steps], signatures_in_all)),
+        "generator_cpu_ms": _milliseconds(per_signature([step.cpu_seconds for step in steps], signatures_in_all)),
+        "token_cpu_ms": _milliseconds(token_cpu),
         "errors": errors.total(),
         "errors_by_reason": dict(errors),
         "requests": sum(step.requests for step in steps),
         "signatures": sum(step.signatures for step in steps),
-        "signatures_in_all": sum(step.signatures_in_all for step in steps),
+        "signatures_in_all": signatures_in_all,
         "signatures_verified_again": sum(step.verified for step in steps),
         "by_round": [_round_of(one) for one in rounds],
     }
@@ -66,14 +71,13 @@ def _run_of(plan: Plan, store: str, done: CaseRounds) -> dict[str, Any]:
 def _round_of(one: Round) -> dict[str, Any]:
     return {
         "signatures_per_second": one.service.rate,
-        "token_signatures_per_second": one.token_rate,
+        "token_signatures_per_second": one.token.rate,
         "ratio": one.ratio,
     }
 
 
-def _milliseconds(latencies: Sequence[float], percent: float) -> float | None:
-    found = percentile(latencies, percent)
-    return None if found is None else 1000 * found
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
 
 
 def failures_of(report: Mapping[str, Any]) -> list[str]:
@@ -101,7 +105,9 @@ def table_of(report: Mapping[str, Any]) -> Table:
     )
     for heading in ("key", "algorithm"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("digests", "service/s", "token/s", "ratio", "rounds", "p50 ms", "p95 ms", "p99 ms", "errors"):
+    for heading in ("digests", "service/s", "token/s", "ratio", "rounds", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("server\ncpu ms", "token\ncpu ms", "errors"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in report["runs"]:
         table.add_row(
@@ -113,6 +119,7 @@ def table_of(report: Mapping[str, Any]) -> Table:
             "none" if run["ratio"] is None else f"{run['ratio']:.3f}",
             _spread(run),
             *("-" if run[name] is None else f"{run[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+            *("-" if run[name] is None else f"{run[name]:.2f}" for name in ("server_cpu_ms", "token_cpu_ms")),
             str(run["errors"]),
         )
     return table

@@ -29,7 +29,7 @@ BENCH_EXIT_CODES = """Exit codes:
 3  the server, or a process that drives it or the token, did not start or ended
 130  interrupted (Ctrl-C)"""
 
-_TABLE_WIDTH = 132
+_TABLE_WIDTH = 140
 """Where there is no terminal to say how wide it is."""
 
 
