@@ -155,5 +155,9 @@ def _options(limits: Limits, *, shared_ports: bool) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.max_ping_strikes", 3),
+        # Calls whose headers are too large end here too, with all that was read of them: by default up to 3,000 of
+        # them, 75 MB a connection that sends nothing else. Between the two, some are refused at random.
+        ("grpc.server.max_pending_requests", limits.concurrent_calls // 2),
+        ("grpc.server.max_pending_requests_hard_limit", limits.concurrent_calls),
         ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
     ]
