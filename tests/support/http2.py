@@ -15,7 +15,7 @@ import h2.events
 from h2.config import H2Configuration
 from h2.exceptions import ProtocolError
 from hpack import Encoder
-from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 from tests.support.sandbox import Installation
 
 SIGN = "/trien.v1.SigningService/SignDigests"
@@ -72,6 +72,10 @@ def settings_frame(settings: dict[int, int]) -> bytes:
     return SettingsFrame(0, settings=settings).serialize()
 
 
+PATIENCE = 3.0
+"""How long, in seconds, the server may take none of what is sent before the sender gives up."""
+
+
 class ConnectionClosed(Exception):  # noqa: N818
     """The server ended the connection, as it may."""
 
@@ -88,6 +92,7 @@ class Http2:
         except BaseException:
             raw.close()
             raise
+        self.socket.settimeout(PATIENCE)
         self.session = h2.connection.H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.session.initiate_connection()
         if settings:
@@ -142,7 +147,7 @@ class Http2:
         except (OSError, ssl.SSLError) as fault:
             raise ConnectionClosed(str(fault)) from fault
         finally:
-            self.socket.settimeout(20)
+            self.socket.settimeout(PATIENCE)
         if not content:
             raise ConnectionClosed("the server closed it")
         try:

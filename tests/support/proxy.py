@@ -3,11 +3,13 @@
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 _COMMIT = b"COMMIT\0"
+_READS = b"READ ONLY"
 
 
 class Fate(Enum):
@@ -26,6 +28,10 @@ class PostgresProxy:
         self.server = server
         self.fate_of: Callable[[], Fate] = lambda: Fate.ARRIVES
         self.refuses = False
+        self.only_writers = False
+        """Whether the COMMIT of a transaction that only reads arrives unasked."""
+        self.delay = 0.0
+        """How long, in seconds, each answer of the server takes."""
         self.fates: list[Fate] = []
         self._mutex = threading.Lock()
         self._ends: set[socket.socket] = set()
@@ -73,21 +79,24 @@ class PostgresProxy:
                     self._ends -= {client, server}
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> None:
-        fate = Fate.ARRIVES
+        fate, reads = Fate.ARRIVES, False
         while True:
             for ready in select.select([client, server], [], [])[0]:
                 data = ready.recv(65536)
                 if not data:
                     return
                 if ready is client:
-                    if data.endswith(_COMMIT):
+                    reads = _READS in data or (reads and b"BEGIN" not in data)
+                    if data.endswith(_COMMIT) and not (reads and self.only_writers):
                         with self._mutex:
                             fate = self.fate_of()
                             self.fates.append(fate)
                         if fate is Fate.IS_LOST:
                             return
                     server.sendall(data)
-                elif fate is Fate.ARRIVES:
+                    continue
+                time.sleep(self.delay)
+                if fate is Fate.ARRIVES:
                     client.sendall(data)
                 elif fate is Fate.ANSWER_IS_LOST:
                     return

@@ -21,6 +21,7 @@ from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
 from trien_server.core.records import AuthenticatorKind
 from trien_server.host.clock import SystemClock
+from trien_server.host.descriptors import allow_descriptors
 from trien_server.host.files import read_secret
 from trien_server.host.log import Log
 from trien_server.host.randomness import SystemRandomness
@@ -36,7 +37,7 @@ from trien_server.rpc.admission import Admission
 from trien_server.rpc.authorizations import AuthorizationServicer
 from trien_server.rpc.calls import CallLog, Calls
 from trien_server.rpc.identity import Identify
-from trien_server.rpc.server import GrpcServer, Limits, TlsIdentity
+from trien_server.rpc.server import MOST_CONNECTIONS, PORTS, GrpcServer, Limits, TlsIdentity
 from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.authenticate import Authenticate
@@ -73,6 +74,8 @@ from trien_server.store.urls import open_store
 
 _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
+_OWN_DESCRIPTORS = 512
+"""What the process keeps for itself: database, token, log, and gRPC's own."""
 
 
 class UseCases:
@@ -324,6 +327,7 @@ class Server:
                 threads=settings.threads,
                 concurrent_calls=settings.concurrent_calls,
                 message_size=settings.message_size,
+                connections=_connections(),
             ),
             token_address=settings.token_address,
             certificate_address=settings.certificate_address,
@@ -382,6 +386,12 @@ class Server:
         except Refusal as refusal:
             return f"{refusal.reason}: {refusal.message}"
         return None if self._instance.hsm.ready() else "HSM_UNAVAILABLE"
+
+
+def _connections() -> int:
+    """Returns how many connections each port may have, so that callers leave descriptors for the server itself."""
+    allowed = allow_descriptors(PORTS * MOST_CONNECTIONS + _OWN_DESCRIPTORS)
+    return max(1, min(MOST_CONNECTIONS, (allowed - _OWN_DESCRIPTORS) // PORTS))
 
 
 def _private_key(path: Path) -> bytes:

@@ -39,6 +39,8 @@ SERVICES: tuple[str, ...] = tuple(
 )
 """The full names of Trien's services."""
 HEALTH = "grpc.health.v1.Health"
+MOST_CONNECTIONS = 2_000
+PORTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,8 @@ class Limits:
     message_size: int
     metadata_size: int = 16 * 1024
     streams_per_connection: int = 128
-    connections: int = 2_000
+    connections: int = MOST_CONNECTIONS
+    """Of each of the two ports."""
     connection_age: int = 3_600
     connection_idle: int = 300
     handshake: int = 10
@@ -155,9 +158,9 @@ def _options(limits: Limits, *, shared_ports: bool) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.max_ping_strikes", 3),
-        # Calls whose headers are too large end here too, with all that was read of them: by default up to 3,000 of
-        # them, 75 MB a connection that sends nothing else. Between the two, some are refused at random.
-        ("grpc.server.max_pending_requests", limits.concurrent_calls // 2),
-        ("grpc.server.max_pending_requests_hard_limit", limits.concurrent_calls),
-        ("grpc.http2.min_ping_interval_without_data_ms", 15_000),
+        # Calls that no thread took in yet. Those whose headers are too large wait here too, with all that was read of
+        # them: by default up to 3,000, 75 MB a connection that sends nothing else. From the first of the two on some
+        # are cancelled at random, from the second on all.
+        ("grpc.server.max_pending_requests", limits.concurrent_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * limits.concurrent_calls),
     ]
