@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.sandbox import environment, running_sandbox
+from tests.support.administration import Administrator
+from tests.support.sandbox import Installation, environment, running_sandbox
+from trien.v1 import algorithms_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "deploy" / "demo"
@@ -13,6 +15,13 @@ DEMO = ROOT / "deploy" / "demo"
 
 def _run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=180, check=False)
+
+
+def python_of(*headings: str) -> list[str]:
+    """Returns the Python under these headings of the integrator's page, in their order."""
+    page = (ROOT / "docs" / "integrator.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
+    return [block for heading in headings for block in re.findall(r"```python\n(.*?)```", sections[heading], re.DOTALL)]
 
 
 def test_ctrl_c_before_the_sandbox_is_there_is_no_traceback(tmp_path: Path) -> None:
@@ -40,9 +49,7 @@ def test_the_line_that_the_demo_prints_finds_its_pdf_good(tmp_path: Path) -> Non
 
 
 def test_the_python_of_the_integrators_page_signs_in_one_round_trip_and_in_two_phases(tmp_path: Path) -> None:
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "integrator.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    blocks = python_of("Connect", "One round trip", "Two phases")
     blocks = [block for block in blocks if "district.example" not in block]
     assert len(blocks) == 3
     with running_sandbox(tmp_path / "build" / "run") as installation:
@@ -60,3 +67,49 @@ def test_the_python_of_the_integrators_page_signs_in_one_round_trip_and_in_two_p
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("credentials/")
     assert "auditEntries/" in done.stdout
+
+
+def test_the_python_of_the_integrators_page_signs_in_every_other_way(
+    installation: Installation, administrator: Administrator, tmp_path: Path
+) -> None:
+    blocks = python_of(
+        "Both phases in one call",
+        "Asynchronous code",
+        "Files of any kind",
+        "Keys for code that knows only `cryptography`",
+    )
+    assert len(blocks) == 4
+    # A person with a counter, for a clock gives one code in half a minute.
+    person = administrator.create_person("page-reader", key_type=algorithms_pb2.RSA_2048)
+    codes = [person.authenticator.take() for _ in range(len(blocks))]
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "run").symlink_to(installation.directory)
+    (tmp_path / "build" / "decision.pdf").write_bytes(b"any file")
+    before = (
+        "from getpass import getpass\n"
+        "from trien_client import Client, HashFunction, SignatureAlgorithm, digest_file\n"
+        f"codes = {codes!r}\n"
+        "getpass = lambda _: codes.pop(0)\n"
+        'digest = digest_file("build/decision.pdf", HashFunction.SHA256)\n'
+    )
+    checks = [
+        "assert len(result.signatures) == 1 and result.approved_by == SIGNER; del result",
+        "assert len(result.signatures) == 1",
+        "open('build/decision.pdf.p7s', 'wb').write(signature)",
+        "assert request.is_signature_valid and codes == []",
+    ]
+    program = before + "".join(f"{block}\n{check}\n" for block, check in zip(blocks, checks, strict=True))
+    for shown, own in (
+        ("credentials/hoang-trinh-don-rsa", person.credential),
+        ("signers/hoang-trinh-don", person.name),
+        ("SIGNER", repr(person.name)),
+    ):
+        assert shown in program
+        program = program.replace(shown, own)
+    done = _run(sys.executable, "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trien = str(Path(sys.executable).with_name("trien"))
+    verified = _run(
+        trien, "verify", "build/decision.pdf.p7s", "--connection", "build/run/connection.json", cwd=tmp_path
+    )
+    assert "Signature 1 of 1: GOOD" in verified.stdout, verified.stderr
