@@ -48,6 +48,12 @@ class AuthenticatorKind(StrEnum):
     EMAIL = "EMAIL"
 
 
+SHOWING_KINDS = frozenset({AuthenticatorKind.TOTP, AuthenticatorKind.HOTP})
+"""The authenticators that show codes by themselves. The codes of all others answer a challenge."""
+DELIVERED_KINDS = frozenset({AuthenticatorKind.SMS, AuthenticatorKind.EMAIL})
+"""The authenticators whose codes the server makes and sends."""
+
+
 class KeyPurpose(StrEnum):
     """A key has one purpose for ever."""
 

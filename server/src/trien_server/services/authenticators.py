@@ -6,17 +6,23 @@ from trien_server.core.ocra import ocra_uri, suite_of
 from trien_server.core.one_time_password import TOTP_PERIOD, otpauth_uri
 from trien_server.core.ports import Clock, Hsm, Randomness
 from trien_server.core.principal import Principal
-from trien_server.core.records import Authenticator, AuthenticatorKind, AuthenticatorState, Signer, SignerKind
+from trien_server.core.records import (
+    DELIVERED_KINDS,
+    SHOWING_KINDS,
+    Authenticator,
+    AuthenticatorKind,
+    AuthenticatorState,
+    Signer,
+    SignerKind,
+)
 from trien_server.core.secret import Secret
 from trien_server.services.access import require_operator
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
-from trien_server.services.one_time_passwords import SHOWING_KINDS
 from trien_server.services.trusted import TrustedView
 
 _SECRET_SIZES = {"SHA1": 20, "SHA256": 32, "SHA512": 64}
 """The secret is as long as the hash (RFC 4226, section 4, R6; RFC 6238, section 5.1)."""
-_DELIVERED = frozenset({AuthenticatorKind.SMS, AuthenticatorKind.EMAIL})
 
 
 class CreateAuthenticator:
@@ -49,7 +55,7 @@ class CreateAuthenticator:
         digits = digits or (8 if kind is AuthenticatorKind.OCRA else 6)
         if not 6 <= digits <= 8:
             raise InvalidArgument("authenticator.digits", "expected 6 to 8")
-        delivered = kind in _DELIVERED
+        delivered = kind in DELIVERED_KINDS
         if delivered and hash_function:
             raise InvalidArgument("authenticator.hash", "delivered codes are not made with a hash")
         if not delivered:

@@ -6,15 +6,12 @@ from datetime import datetime
 from trien_server.core.errors import Refusal
 from trien_server.core.one_time_password import Candidate, accept, candidates, still_shown
 from trien_server.core.ports import DecryptionFailed, Hsm
-from trien_server.core.records import Authenticator, AuthenticatorKind, AuthenticatorState, State
+from trien_server.core.records import SHOWING_KINDS, Authenticator, AuthenticatorState, State
 from trien_server.core.secret import Secret
 from trien_server.services.attempt_counting import Accepted, judge, require_open
 from trien_server.services.seals import Seals
 from trien_server.services.transactions import Ledger
 from trien_server.services.trusted import TrustedView
-
-SHOWING_KINDS = frozenset({AuthenticatorKind.TOTP, AuthenticatorKind.HOTP})
-"""The authenticators that show codes by themselves. The codes of all others answer a challenge."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from trien_server.core.delivered_text import delivered_text
 from trien_server.core.errors import Busy, DeliveryLimitReached, NotAllowedByPolicy, Refusal, SignerLocked
 from trien_server.core.ports import Clock, DeliveredText, Delivery, Hsm, NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
-from trien_server.core.records import AuthenticatorKind, Client
+from trien_server.core.records import DELIVERED_KINDS, AuthenticatorKind, Client
 from trien_server.core.secret import Secret
 from trien_server.services import challenge_preparation
 from trien_server.services.attempt_counting import require_open
@@ -116,10 +116,12 @@ class SendOneTimePassword:
             view,
             principal,
             command,
-            kinds=self._deliveries.keys(),
+            kinds=DELIVERED_KINDS,
             randomness=self._randomness,
             at=self._clock.now(),
         )
+        if made.authenticator.kind not in self._deliveries:
+            raise NotAllowedByPolicy(f"This installation delivers no codes by {made.authenticator.kind}.")
         return _Prepared(view=view, made=made, client=view.require(Client, principal.name))
 
     def _with_code(self, made: NewChallenge, code: Secret) -> NewChallenge:
