@@ -10,6 +10,7 @@ from tests.support.world import CHAIR, OFFICE, OPERATOR, P256, PORTAL, World, di
 
 from trien_server.core import errors, sealing
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
+from trien_server.core.delivery_limits import delivery_count_name
 from trien_server.core.ports import Sealed
 from trien_server.core.records import (
     Approval,
@@ -18,6 +19,7 @@ from trien_server.core.records import (
     Authorization,
     AuthorizationState,
     Credential,
+    DeliveryCount,
     GrantedRequest,
     ItemKind,
     Key,
@@ -250,3 +252,34 @@ def test_a_jump_of_the_clock_is_not_forgotten_while_the_database_is_away(world: 
     world.store.now = lambda: world.clock.now() - timedelta(hours=1)
     with pytest.raises(errors.ClockNotTrusted):
         world.use.clock_guard.assert_trusted()
+
+
+@pytest.mark.promise("P2", "P5")
+def test_a_leaked_day_key_makes_no_challenges_and_no_counts_of_later_days(world: World) -> None:
+    world.add_ocra()
+    world.add_delivery()
+    seal_key = sealing.day_seal_key(world.clock.now())
+    key = world.hsm.authenticate(sealing.day_key_message(seal_key))
+    leaked_at = world.clock.now()
+    world.clock.advance(timedelta(days=2))
+    authorization = world.authorize(digests(1))
+    real = world.challenge(authorization)
+    answer = world.answer(real)
+    for create_time, expire_time in (
+        (real.challenge.create_time, real.challenge.expire_time),
+        (leaked_at, real.challenge.expire_time),
+    ):
+        forged = dataclasses.replace(real.challenge, create_time=create_time, expire_time=expire_time)
+        forge(world, forged, key, seal_key)
+        with pytest.raises(errors.RecordNotTrusted):
+            world.approve(authorization, password=answer, challenge=real.challenge.name)
+    sent = DeliveryCount(
+        name=delivery_count_name(world.clock.now(), signer=CHAIR),
+        day=f"{world.clock.now():%Y-%m-%d}",
+        sent=0,
+        last_time=leaked_at,
+    )
+    forge(world, sent, key, seal_key)
+    with pytest.raises(errors.RecordNotTrusted):
+        world.send(authorization)
+    assert not world.deliveries[AuthenticatorKind.SMS].taken
