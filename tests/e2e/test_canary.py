@@ -171,6 +171,8 @@ def _treat(provoker: Provoker, administrator: Administrator, installation: Insta
     sad = _two_phases(provoker, person)
     evidence.secrets["the activation data"] = sad
 
+    _challenges(provoker, administrator, person)
+
     # Tokens that are wrong, cut off, or where they do not belong.
     evidence.secrets["the bearer token"] = provoker.token.encode()
     evidence.secrets["the bearer token's secret"] = provoker.token.removeprefix("trien_").encode()
@@ -201,6 +203,41 @@ def _register(evidence: Evidence, person: Person, timer: TimeAuthenticator) -> N
         kind = type(authenticator).__name__
         evidence.secrets[f"the secret of {kind}, base32"] = authenticator.secret.encode()
         evidence.secrets[f"the secret of {kind}"] = base64.b32decode(authenticator.secret)
+
+
+def _challenges(provoker: Provoker, administrator: Administrator, person: Person) -> None:
+    """Codes that answer a challenge: right and wrong, for it and for another list."""
+    stub, messages = provoker.client.authorizations, authorization_service_pb2
+    name, device = administrator.create_ocra(person.name)
+    provoker.evidence.secrets["the OCRA secret"] = bytes.fromhex(device._secret.reveal())
+    names = []
+    for text in (b"first", b"second"):
+        item = messages.AuthorizedItem(digest=hashlib.sha256(text).digest())
+        wanted = messages.Authorization(
+            algorithm=algorithms_pb2.ECDSA_P256_SHA256, items=[item], title="Báo cáo mùa vụ"
+        )
+        made = messages.CreateAuthorizationRequest(parent=person.credential, authorization=wanted)
+        names.append(provoker.keep(provoker.client, stub.CreateAuthorization, made).name)
+    ask = messages.CreateChallengeRequest(parent=person.name, authorizations=names, authenticator=name)
+    challenge = provoker.keep(provoker.client, stub.CreateChallenge, ask)
+    code = device.answer(challenge.ocra_question.uri)
+    provoker.evidence.secrets["the answer to a question"] = code.encode()
+    for approved, given, answered in (
+        (names, "73519462", challenge.name),
+        (names[::-1], code, challenge.name),
+        (names, code, f"{person.name}/challenges/{code}"),
+        (names, code, ""),
+        (names, code, challenge.name),
+        (names, code, challenge.name),
+    ):
+        password = messages.OneTimePassword(code=given, signer=person.name, challenge=answered)
+        approve = messages.ApproveAuthorizationsRequest(names=approved, one_time_password=password)
+        provoker.keep(provoker.client, stub.ApproveAuthorizations, approve)
+    provoker.keep(
+        provoker.client,
+        stub.SendOneTimePassword,
+        messages.SendOneTimePasswordRequest(parent=person.name, authorizations=names),
+    )
 
 
 def _two_phases(provoker: Provoker, person: Person) -> bytes:
@@ -326,6 +363,8 @@ def test_no_secret_is_found_anywhere(evidence: Evidence, capsys: pytest.CaptureF
         "ACTIVATION_DATA_USED",
         "RECORD_NOT_TRUSTED",
         "AUTHORIZATION_NOT_PENDING",
+        "CHALLENGE_NOT_PENDING",
+        "NOT_ALLOWED_BY_POLICY",
     }
     # Something failed that nobody foresaw: a message of the database must not carry what the caller sent.
     assert evidence.outcomes.keys() & {"INTERNAL", "STORE_UNAVAILABLE"}

@@ -34,6 +34,7 @@ from trien.v1 import (
     signing_service_pb2_grpc,
 )
 
+from trien_client.ocra import TestAuthenticator
 from trien_server.host.private_ca import Identity, PrivateCa
 
 OPTIONS = [
@@ -243,13 +244,26 @@ class Administrator:
         name, uri = self._create_authenticator(signer, identifier, signer_service_pb2.Authenticator.TOTP, digits)
         return TimeAuthenticator(name, pyotp.parse_uri(uri).secret, digits)
 
-    def _create_authenticator(self, signer: str, identifier: str, kind: Any, digits: int) -> tuple[str, str]:
+    def create_ocra(self, signer: str, identifier: str = "ocra") -> tuple[str, TestAuthenticator]:
+        """Makes an OCRA authenticator; returns its name too."""
+        name, uri = self._create_authenticator(signer, identifier, signer_service_pb2.Authenticator.OCRA, 0)
+        return name, TestAuthenticator.from_uri(uri)
+
+    def create_delivery(self, signer: str, kind: Any, address: str, identifier: str = "delivery") -> str:
+        """Makes an authenticator whose codes are sent by SMS or e-mail."""
+        name, uri = self._create_authenticator(signer, identifier, kind, 0, address)
+        assert uri == ""
+        return name
+
+    def _create_authenticator(
+        self, signer: str, identifier: str, kind: Any, digits: int, address: str = ""
+    ) -> tuple[str, str]:
         answer = self.connection.call(
             self.connection.signers.CreateAuthenticator,
             signer_service_pb2.CreateAuthenticatorRequest(
                 parent=signer,
                 authenticator_id=identifier,
-                authenticator=signer_service_pb2.Authenticator(kind=kind, digits=digits),
+                authenticator=signer_service_pb2.Authenticator(kind=kind, digits=digits, address=address),
             ),
         )
         return answer.authenticator.name, answer.otpauth_uri

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OneTimePasswordCallback,
         OneTimePasswordContext,
     )
+    from trien_client._challenges import Challenge, OcraQuestion
     from trien_client._client import Client
     from trien_client._connection import ConnectionFile
     from trien_client._errors import (
@@ -98,6 +99,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "OneTimePasswordCallback",
         "OneTimePasswordContext",
     ),
+    "_challenges": ("Challenge", "OcraQuestion"),
     "_client": ("Client",),
     "_connection": ("ConnectionFile",),
     "_errors": (
@@ -186,6 +188,7 @@ __all__ = [
     "AuthorizedItem",
     "Busy",
     "CertificateNotValid",
+    "Challenge",
     "ChallengeNotPending",
     "Client",
     "ClockNotTrusted",
@@ -210,6 +213,7 @@ __all__ = [
     "MessageTooLarge",
     "NotAllowedByPolicy",
     "NotDecidedInTime",
+    "OcraQuestion",
     "OnPending",
     "OneTimePasswordCallback",
     "OneTimePasswordContext",

@@ -12,6 +12,7 @@ from trien_client._algorithms import SignatureAlgorithm
 from trien_client._async_transport import AsyncTransport
 from trien_client._authority import ActivationData, AsyncOneTimePasswordCallback
 from trien_client._base_client import BaseClient
+from trien_client._challenges import Challenge
 from trien_client._items import Item
 from trien_client._pending import AsyncPendingSignature
 from trien_client._resources import Approval, Authorization, Credential, SigningResult
@@ -129,6 +130,7 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
         *,
         approver: str | None = None,
         lifetime: timedelta | None = None,
+        title: str = "",
         on_pending: AsyncOnPending | None = None,
         wait: float | None = None,
         request_id: str | None = None,
@@ -136,7 +138,9 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
         timeout: float | None = None,
     ) -> SigningResult:
         """Does what `Client.sign_when_approved` does. A cancelled one goes on with the same `request_id`."""
-        asking = self._ask(credential, algorithm, items, approver, lifetime, request_id, pss_salt_length, timeout)
+        asking = self._ask(
+            credential, algorithm, items, approver, lifetime, title, request_id, pss_salt_length, timeout
+        )
         return await self._run(
             self._services.two_phases.sign(asking, on_pending=on_pending, wait=wait, timeout=timeout)
         )
@@ -149,12 +153,15 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
         *,
         approver: str | None = None,
         lifetime: timedelta | None = None,
+        title: str = "",
         request_id: str | None = None,
         pss_salt_length: int | None = None,
         timeout: float | None = None,
     ) -> AsyncPendingSignature:
         """Does what `Client.ask_for_signature` does."""
-        asking = self._ask(credential, algorithm, items, approver, lifetime, request_id, pss_salt_length, timeout)
+        asking = self._ask(
+            credential, algorithm, items, approver, lifetime, title, request_id, pss_salt_length, timeout
+        )
         return AsyncPendingSignature(await self._run(asking), self._services.two_phases, self._run)
 
     # Authorizations
@@ -167,6 +174,7 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
         *,
         approver: str | None = None,
         lifetime: timedelta | None = None,
+        title: str = "",
         request_id: str | None = None,
         pss_salt_length: int | None = None,
         timeout: float | None = None,
@@ -179,6 +187,7 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
                 items,
                 approver=approver,
                 lifetime=lifetime,
+                title=title,
                 request_id=request_id,
                 pss_salt_length=pss_salt_length,
                 deadline=self._deadline(timeout),
@@ -207,19 +216,55 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
         """Does what `Client.wait_authorization` does."""
         return await self._run(self._services.authorizations.wait(name, end=self._deadline(timeout)))
 
+    async def create_challenge(
+        self,
+        authorizations: Sequence[str],
+        *,
+        signer: str,
+        authenticator: str | None = None,
+        timeout: float | None = None,
+    ) -> Challenge:
+        """Does what `Client.create_challenge` does."""
+        return await self._run(
+            self._services.authorizations.create_challenge(
+                authorizations, signer=signer, authenticator=authenticator, deadline=self._deadline(timeout)
+            )
+        )
+
+    async def send_one_time_password(
+        self,
+        authorizations: Sequence[str],
+        *,
+        signer: str,
+        authenticator: str | None = None,
+        timeout: float | None = None,
+    ) -> Challenge:
+        """Does what `Client.send_one_time_password` does."""
+        return await self._run(
+            self._services.authorizations.send_one_time_password(
+                authorizations, signer=signer, authenticator=authenticator, deadline=self._deadline(timeout)
+            )
+        )
+
     async def approve_authorizations(
         self,
         names: Sequence[str],
         *,
         signer: str,
         one_time_password: str | AsyncOneTimePasswordCallback | None = None,
+        challenge: Challenge | str | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Approval:
         """Does what `Client.approve_authorizations` does."""
         return await self._run(
             self._services.authorizations.approve(
-                names, signer=signer, source=one_time_password, request_id=request_id, timeout=timeout
+                names,
+                signer=signer,
+                source=one_time_password,
+                challenge=challenge,
+                request_id=request_id,
+                timeout=timeout,
             )
         )
 

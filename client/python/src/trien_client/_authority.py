@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from trien_client._algorithms import SignatureAlgorithm
+from trien_client._challenges import Challenge
 from trien_client._errors import InvalidArgument
 from trien_client._steps import Consult, Operation
 
@@ -24,6 +25,8 @@ class OneTimePasswordContext:
     signer: str | None
     """The person whose password is asked for; None when exactly one person may activate the credential."""
     request_id: str
+    challenge: Challenge | None = None
+    """What the password answers; None when it is one that an authenticator shows by itself."""
 
 
 OneTimePasswordCallback = Callable[[OneTimePasswordContext], str]

@@ -10,7 +10,8 @@ from trien.v1 import authorization_service_pb2, authorization_service_pb2_grpc
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client._authority import ActivationData, AsyncOneTimePasswordCallback, OneTimePasswordContext, ask_once
 from trien_client._calls import Calls, request_id_or_new
-from trien_client._errors import DeadlineExceeded, InvalidArgument, TrienError, VerificationError
+from trien_client._challenges import Challenge, listed, parse_challenge
+from trien_client._errors import DeadlineExceeded, TrienError, VerificationError
 from trien_client._items import Item, parse_items
 from trien_client._resources import (
     Approval,
@@ -48,6 +49,7 @@ class Authorizations:
         *,
         approver: str | None,
         lifetime: timedelta | None,
+        title: str,
         request_id: str | None,
         pss_salt_length: int | None,
         deadline: float,
@@ -58,7 +60,10 @@ class Authorizations:
         request = authorization_service_pb2.CreateAuthorizationRequest(
             parent=credential,
             authorization=authorization_service_pb2.Authorization(
-                algorithm=algorithm_message(algorithm), items=parsed.to_authorize(), approver=approver or ""
+                algorithm=algorithm_message(algorithm),
+                items=parsed.to_authorize(),
+                approver=approver or "",
+                title=title,
             ),
             request_id=request_id,
         )
@@ -135,19 +140,42 @@ class Authorizations:
                     return authorization
             yield Pause(min(_BREATH, max(end - self._calls.now(), 0.0)))
 
+    def create_challenge(
+        self, names: Sequence[str], *, signer: str, authenticator: str | None, deadline: float
+    ) -> Operation[Challenge]:
+        """Makes a question for the person's authenticator, and checks that it is for these."""
+        request = authorization_service_pb2.CreateChallengeRequest(
+            parent=signer, authorizations=listed(names), authenticator=authenticator or ""
+        )
+        # One more question than needed does no harm: it expires.
+        answer = yield from self._calls.send(self._stub.CreateChallenge, request, deadline=deadline, repeatable=True)
+        return parse_challenge(answer, request)
+
+    def send_one_time_password(
+        self, names: Sequence[str], *, signer: str, authenticator: str | None, deadline: float
+    ) -> Operation[Challenge]:
+        """Has a code sent. Not repeatable: the person would get two, or the second call would be refused."""
+        request = authorization_service_pb2.SendOneTimePasswordRequest(
+            parent=signer, authorizations=listed(names), authenticator=authenticator or ""
+        )
+        answer = yield from self._calls.send(
+            self._stub.SendOneTimePassword, request, deadline=deadline, repeatable=False
+        )
+        return parse_challenge(answer, request)
+
     def approve(
         self,
         names: Sequence[str],
         *,
         signer: str,
         source: str | AsyncOneTimePasswordCallback | None,
+        challenge: Challenge | str | None,
         request_id: str | None,
         timeout: float | None,
     ) -> Operation[Approval]:
         """Approves all of `names`, and checks that it is these that were approved."""
         request_id = request_id_or_new(request_id)
-        if isinstance(names, str) or not names:
-            raise InvalidArgument("names: expected a list of authorizations", metadata={"field": "names"})
+        names = listed(names)
         context = OneTimePasswordContext(
             credential=names[0].partition("/authorizations/")[0],
             algorithm=None,
@@ -155,11 +183,16 @@ class Authorizations:
             authorizations=tuple(names),
             signer=signer,
             request_id=request_id,
+            challenge=challenge if isinstance(challenge, Challenge) else None,
         )
         code = yield from ask_once(source or self._one_time_password, context)
         request = authorization_service_pb2.ApproveAuthorizationsRequest(
             names=names,
-            one_time_password=authorization_service_pb2.OneTimePassword(code=code, signer=signer),
+            one_time_password=authorization_service_pb2.OneTimePassword(
+                code=code,
+                signer=signer,
+                challenge=challenge.name if isinstance(challenge, Challenge) else challenge or "",
+            ),
             request_id=request_id,
         )
         try:

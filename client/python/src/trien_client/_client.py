@@ -11,6 +11,7 @@ from cryptography import x509
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client._authority import ActivationData, OneTimePasswordCallback
 from trien_client._base_client import BaseClient
+from trien_client._challenges import Challenge
 from trien_client._items import Item
 from trien_client._pending import PendingSignature
 from trien_client._resources import Approval, Authorization, Credential, SigningResult
@@ -140,6 +141,7 @@ class Client(BaseClient[OneTimePasswordCallback]):
         *,
         approver: str | None = None,
         lifetime: timedelta | None = None,
+        title: str = "",
         on_pending: OnPending | None = None,
         wait: float | None = None,
         request_id: str | None = None,
@@ -156,7 +158,9 @@ class Client(BaseClient[OneTimePasswordCallback]):
 
         Raises `AuthorizationDenied`, `AuthorizationExpired`, `NotDecidedInTime`, and what `sign_digests` raises.
         """
-        asking = self._ask(credential, algorithm, items, approver, lifetime, request_id, pss_salt_length, timeout)
+        asking = self._ask(
+            credential, algorithm, items, approver, lifetime, title, request_id, pss_salt_length, timeout
+        )
         return self._run(self._services.two_phases.sign(asking, on_pending=on_pending, wait=wait, timeout=timeout))
 
     def ask_for_signature(
@@ -167,12 +171,15 @@ class Client(BaseClient[OneTimePasswordCallback]):
         *,
         approver: str | None = None,
         lifetime: timedelta | None = None,
+        title: str = "",
         request_id: str | None = None,
         pss_salt_length: int | None = None,
         timeout: float | None = None,
     ) -> PendingSignature:
         """Does what `sign_when_approved` does up to the wait, which is then `PendingSignature.result`."""
-        asking = self._ask(credential, algorithm, items, approver, lifetime, request_id, pss_salt_length, timeout)
+        asking = self._ask(
+            credential, algorithm, items, approver, lifetime, title, request_id, pss_salt_length, timeout
+        )
         return PendingSignature(self._run(asking), self._services.two_phases, self._run)
 
     # Authorizations
@@ -185,13 +192,15 @@ class Client(BaseClient[OneTimePasswordCallback]):
         *,
         approver: str | None = None,
         lifetime: timedelta | None = None,
+        title: str = "",
         request_id: str | None = None,
         pss_salt_length: int | None = None,
         timeout: float | None = None,
     ) -> Authorization:
         """Asks for a decision on items: the first phase. Nothing is signed before it is approved.
 
-        Of `SignedAttributes` only the document's digest is sent; their DER may be made when signing.
+        `title` is what the person is told that it is, in your words: at most 200 characters on one line. Of
+        `SignedAttributes` only the document's digest is sent; their DER may be made when signing.
         """
         return self._run(
             self._services.authorizations.create(
@@ -200,6 +209,7 @@ class Client(BaseClient[OneTimePasswordCallback]):
                 items,
                 approver=approver,
                 lifetime=lifetime,
+                title=title,
                 request_id=request_id,
                 pss_salt_length=pss_salt_length,
                 deadline=self._deadline(timeout),
@@ -230,19 +240,66 @@ class Client(BaseClient[OneTimePasswordCallback]):
         """
         return self._run(self._services.authorizations.wait(name, end=self._deadline(timeout)))
 
+    def create_challenge(
+        self,
+        authorizations: Sequence[str],
+        *,
+        signer: str,
+        authenticator: str | None = None,
+        timeout: float | None = None,
+    ) -> Challenge:
+        """Makes a question for a person's OCRA authenticator that stands for exactly these authorizations, in order.
+
+        Show `trien_client.qr.svg(challenge.ocra_question.uri)` with `challenge.fingerprint`, and pass what the person
+        types to `approve_authorizations`. It can be answered for five minutes, once.
+        """
+        return self._run(
+            self._services.authorizations.create_challenge(
+                authorizations, signer=signer, authenticator=authenticator, deadline=self._deadline(timeout)
+            )
+        )
+
+    def send_one_time_password(
+        self,
+        authorizations: Sequence[str],
+        *,
+        signer: str,
+        authenticator: str | None = None,
+        timeout: float | None = None,
+    ) -> Challenge:
+        """Has a code for exactly these authorizations sent to a person by SMS or e-mail.
+
+        It can be given to `approve_authorizations` for five minutes, once. It is not tried again by itself; after a
+        `DeliveryFailed` or a `TransportError` the code may still arrive, but only that of a new challenge can be used.
+        """
+        return self._run(
+            self._services.authorizations.send_one_time_password(
+                authorizations, signer=signer, authenticator=authenticator, deadline=self._deadline(timeout)
+            )
+        )
+
     def approve_authorizations(
         self,
         names: Sequence[str],
         *,
         signer: str,
         one_time_password: str | OneTimePasswordCallback | None = None,
+        challenge: Challenge | str | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Approval:
-        """Approves authorizations of one person with one one-time password: all of them or none."""
+        """Approves authorizations of one person with one one-time password: all of them or none.
+
+        `challenge` (or its name) is what the password answers: it has to be for these authorizations in this order.
+        """
         return self._run(
             self._services.authorizations.approve(
-                names, signer=signer, source=one_time_password, request_id=request_id, timeout=timeout
+                names,
+                signer=signer,
+                source=one_time_password,
+                challenge=challenge,
+                request_id=request_id,
+                timeout=timeout,
             )
         )
 

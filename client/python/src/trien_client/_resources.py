@@ -92,6 +92,8 @@ class Authorization:
     assurance: Assurance
     create_time: datetime | None
     expire_time: datetime | None
+    title: str = ""
+    """What the client calls it: the client's words, and no more."""
 
     @property
     def fingerprint(self) -> str:
@@ -198,6 +200,7 @@ def parse_authorization(message: authorization_service_pb2.Authorization) -> Aut
         assurance=parse_assurance(message.assurance),
         create_time=_time(message.create_time) if message.HasField("create_time") else None,
         expire_time=_time(message.expire_time) if message.HasField("expire_time") else None,
+        title=message.title,
     )
 
 
