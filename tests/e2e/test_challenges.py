@@ -2,15 +2,17 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from tests.integration.client.command import at_terminal
 from tests.support.administration import Administrator, Connection, Person, Refused, request_of
 from tests.support.openssl import verifies
-from tests.support.sandbox import Installation
+from tests.support.sandbox import Installation, environment
 from trien.v1 import signer_service_pb2
 
 from trien_client import (
@@ -23,6 +25,7 @@ from trien_client import (
     OneTimePasswordRejected,
     SignatureAlgorithm,
     TrienError,
+    qr,
 )
 from trien_client.ocra import Question, TestAuthenticator
 from trien_server.core.algorithms import SignatureAlgorithm as ServerAlgorithm
@@ -164,3 +167,33 @@ def test_the_client_that_is_awaited_does_the_same(
             return (await client.get_authorization(made.name)).state
 
     assert asyncio.run(approve()) is AuthorizationState.APPROVED
+
+
+def test_a_person_at_the_terminal_scans_a_question_and_types_its_answer(
+    installation: Installation, sdk: Client, person: Person, device: TestAuthenticator
+) -> None:
+    names = [authorize(sdk, person, text).name for text in ("at the terminal", "and another")]
+
+    def question(screen: str) -> str:
+        (uri,) = re.findall(r"^(ocra:\S+)\r?$", screen, re.MULTILINE)
+        assert Question.from_uri(uri).count == 2
+        assert f"It has to show {Question.from_uri(uri).fingerprint}." in screen
+        assert qr.terminal(uri).replace("\n", "\r\n") in screen
+        return str(uri)
+
+    def right(screen: str) -> str:
+        return device.answer(question(screen))
+
+    def wrong(screen: str) -> str:
+        return "00000000" if right(screen) != "00000000" else "11111111"
+
+    code, screen, prompts = at_terminal(
+        ["authorizations", "approve", "--by", "ocra", *names],
+        [wrong, right],
+        environment(TRIEN_CONNECTION=str(installation.directory / "connection.json")),
+    )
+    assert (code, prompts) == (0, 2), screen
+    assert "Look at the code again." in screen
+    assert "Approved: 2 authorizations" in screen
+    assert right(screen) not in screen
+    assert {sdk.get_authorization(name).state for name in names} == {AuthorizationState.APPROVED}

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,13 @@ class Trien:
         return result
 
 
-def at_terminal(arguments: list[str], answers: list[str], environment: dict[str, str]) -> tuple[int, str, int]:
-    """Runs `trien` on a terminal of its own; types one answer at each prompt. Returns exit code, screen, prompts."""
+def at_terminal(
+    arguments: list[str], answers: Sequence[str | Callable[[str], str]], environment: dict[str, str]
+) -> tuple[int, str, int]:
+    """Runs `trien` on a terminal of its own; types one answer at each prompt. Returns exit code, screen, prompts.
+
+    An answer that depends on what the person sees is a function of the screen.
+    """
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
@@ -74,7 +80,9 @@ def at_terminal(arguments: list[str], answers: list[str], environment: dict[str,
                 screen += decoder.decode(piece)
             if screen.count("(not shown):") > prompts:
                 time.sleep(0.2)
-                os.write(master, answers[prompts].encode() + (b"" if answers[prompts] == INTERRUPT else b"\n"))
+                answer = answers[prompts]
+                typed = answer if isinstance(answer, str) else answer(screen)
+                os.write(master, typed.encode() + (b"" if typed == INTERRUPT else b"\n"))
                 prompts += 1
         return process.wait(60), screen, prompts
     finally:

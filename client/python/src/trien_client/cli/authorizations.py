@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trien_client.cli import options
-from trien_client.cli.outcome import EXIT_CODES, ExitCode, OutputFormat, reported, show
+from trien_client.cli.outcome import EXIT_CODES, CommandError, ExitCode, OutputFormat, reported, show
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See what waits for a signer, and decide on it.")
 
@@ -69,6 +69,20 @@ def approve(
             help="Whose decision it is. Needed when the authorizations name nobody and several people may decide.",
         ),
     ] = None,
+    by: Annotated[
+        options.Means | None,
+        typer.Option(
+            "--by",
+            help="Ask for a code that is for these authorizations alone: `ocra` shows a question as a QR code,"
+            " `delivery` has a code sent by SMS or e-mail. Without it: the code that the person's app shows now.",
+        ),
+    ] = None,
+    authenticator: Annotated[
+        str | None,
+        typer.Option(
+            "--authenticator", metavar="NAME", help="With --by: which one, when the person has several of the kind."
+        ),
+    ] = None,
     otp_file: options.OneTimePasswordFile = None,
     connection: options.Connection = None,
     address: options.Address = None,
@@ -88,8 +102,10 @@ def approve(
       trien authorizations approve credentials/hoang-trinh-don-rsa/authorizations/8f0c…
       trien authorizations approve $(trien authorizations list --output json |
         jq -r '.[].name')
+      trien authorizations approve --by ocra credentials/hoang-trinh-don-rsa/authorizations/8f0c…
     """
     with reported(output):
+        from trien_client.cli.challenges import made, shown
         from trien_client.cli.decisions import (
             approval_content,
             approval_line,
@@ -100,6 +116,8 @@ def approve(
         )
         from trien_client.cli.password import PasswordSource
 
+        if authenticator is not None and by is None:
+            raise CommandError("--authenticator is for --by: the code of an app is looked for among all of a person's.")
         require_names(names)
         person = None if signer is None else options.full_name("signers", signer)
         target = _target(connection, address, ca_file, token_file, certificate_file, key_file, timeout)
@@ -108,9 +126,13 @@ def approve(
             authorizations = require_pending(client, names)
             who = decider(client, authorizations, person)
             source.what = summary(authorizations)
+            challenge = None
+            if by is not None:
+                challenge = made(client, names, signer=who, means=by, authenticator=authenticator)
+                source.instruct(shown(challenge))
             approval = source.until_accepted(
                 lambda password, request_id: client.approve_authorizations(
-                    names, signer=who, one_time_password=password, request_id=request_id
+                    names, signer=who, one_time_password=password, challenge=challenge, request_id=request_id
                 )
             )
         show(output, approval_line(approval), approval_content(approval))

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from trien_client._client import Client
     from trien_client._connection import ConnectionFile
     from trien_client._resources import Credential
+
+
+class Means(StrEnum):
+    """By what a person approves, other than a code that an app shows by itself."""
+
+    OCRA = "ocra"
+    DELIVERY = "delivery"
+
 
 Connection = Annotated[
     Path | None,

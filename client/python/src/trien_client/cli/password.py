@@ -24,12 +24,21 @@ class PasswordSource:
         """What the password is for, as the person is told before being asked."""
         self._otp_file = otp_file
         self._asked = False
+        self._again = "Wait for the next code of your app."
         if otp_file is None and not is_terminal():
             raise CommandError(
                 "There is no terminal to ask for the one-time password: use --otp-file, or --otp-file -."
             )
         if otp_file is not None and otp_file != "-" and not Path(otp_file).exists():
             raise CommandError(f"There is no file {otp_file} with a one-time password.")
+
+    def instruct(self, how: str) -> None:
+        """Says how the person comes to the code: with what it is for, or at once where nobody is asked for it."""
+        self._again = "Look at the code again."
+        if self.can_ask_again:
+            self.what += how
+        else:
+            typer.echo(how, err=True)
 
     @property
     def can_ask_again(self) -> bool:
@@ -71,9 +80,7 @@ class PasswordSource:
             except OneTimePasswordRejected as error:
                 if not self.can_ask_again or error.remaining_attempts == 0:
                     raise
-                typer.echo(
-                    f"{attempts_message(error.remaining_attempts)} Wait for the next code of your app.", err=True
-                )
+                typer.echo(f"{attempts_message(error.remaining_attempts)} {self._again}", err=True)
             except InvalidArgument as error:
                 if not self.can_ask_again or error.field != "one_time_password":
                     raise
