@@ -46,6 +46,8 @@ BREAKS = st.one_of(
     st.sampled_from([("sign", 1), ("transact", 1), ("transact", 2), ("transact", 3), ("decrypt", 1)]),
 )
 """Which call breaks: the how manieth, of any method or of one."""
+WHICH = st.sampled_from(["all", "all", "some", "first", "last", "swapped", "other", "too many", "unused"])
+"""Which of the authorized digests are sent."""
 PEOPLE = st.sampled_from([None, None, None, CHAIR, CLERK, "signers/none"])
 
 
@@ -103,9 +105,18 @@ class Machine(RuleBasedStateMachine):
             )
         )
 
-    @rule(credential=st.sampled_from(list(ACTIVATORS)), second=st.booleans(), digests=DOCUMENTS, more=st.booleans())
-    def open(self, credential: str, second: bool, digests: tuple[bytes, ...], more: bool) -> None:
-        """An authorization, or two by one code, from the beginning to the data that opens it."""
+    @rule(
+        credential=st.sampled_from(list(ACTIVATORS)),
+        second=st.booleans(),
+        digests=DOCUMENTS,
+        more=st.booleans(),
+        which=WHICH,
+        data=st.sampled_from(["right", "right", "wrong", "another's"]),
+    )
+    def open(
+        self, credential: str, second: bool, digests: tuple[bytes, ...], more: bool, which: str, data: str
+    ) -> None:
+        """An authorization, or two by one code, from the beginning to the first use of what opens them."""
         names = []
         for _ in range(1 + more):
             made = self.ask(
@@ -125,6 +136,7 @@ class Machine(RuleBasedStateMachine):
         self.ask(Approve(client=OFFICE.name, names=tuple(names), signer=signer, code=code, request_id=_new_id()))
         for name in names:
             self.ask(Fetch(client=OFFICE.name, name=name))
+            self.ask(self.opening(name, which=which, data=data, other=names[0]))
 
     @rule(
         client=mostly(st.none(), CLIENTS),
@@ -244,7 +256,7 @@ class Machine(RuleBasedStateMachine):
     @rule(
         place=PLACES,
         client=mostly(st.none(), CLIENTS),
-        which=st.sampled_from(["all", "all", "some", "first", "last", "swapped", "other", "too many", "unused"]),
+        which=WHICH,
         algorithm=mostly(st.none(), st.sampled_from([ECDSA, PSS, PKCS1])),
         credential=mostly(st.none(), CREDENTIALS),
         data=mostly(st.just("right"), st.sampled_from(["wrong", "another's", "empty"])),
@@ -258,34 +270,37 @@ class Machine(RuleBasedStateMachine):
         credential: str | None,
         data: str,
     ) -> None:
-        name = self.authorization(place)
+        question = self.opening(self.authorization(place), which=which, data=data, other=self.authorization(place + 1))
+        given = {"client": client, "algorithm": algorithm, "credential": credential}
+        self.ask(replace(question, **{field: value for field, value in given.items() if value is not None}))
+
+    def opening(self, name: str, *, which: str, data: str, other: str) -> Sign:
+        """Returns a request to sign with an authorization: with its digests and data, or not quite."""
         found = self.model.authorizations.get(name)
         digests = found.digests if found is not None else tuple(DIGESTS[:1])
         unused = tuple(d for d, used in zip(digests, found.used if found else (), strict=False) if not used)
-        self.ask(
-            Sign(
-                client=client or (found.client if found else OFFICE.name),
-                credential=credential or (found.credential if found else P256),
-                algorithm=algorithm or (found.algorithm if found else ECDSA),
-                digests={
-                    "all": digests,
-                    "some": digests[::2],
-                    "first": digests[:1],
-                    "last": digests[-1:],
-                    "swapped": digests[::-1],
-                    "other": (*digests[:-1], hashlib.sha256(digests[-1]).digest()),
-                    "too many": (*digests, digests[0]),
-                    "unused": unused or digests,
-                }[which],
-                request_id=_new_id(),
-                opens=name,
-                data={
-                    "right": self.service.opens(name),
-                    "wrong": bytes(32),
-                    "another's": self.service.opens(self.authorization(place + 1)),
-                    "empty": b"",
-                }[data],
-            )
+        return Sign(
+            client=self.client_of(name),
+            credential=found.credential if found else P256,
+            algorithm=found.algorithm if found else ECDSA,
+            digests={
+                "all": digests,
+                "some": digests[::2],
+                "first": digests[:1],
+                "last": digests[-1:],
+                "swapped": digests[::-1],
+                "other": (*digests[:-1], hashlib.sha256(digests[-1]).digest()),
+                "too many": (*digests, digests[0]),
+                "unused": unused or digests,
+            }[which],
+            request_id=_new_id(),
+            opens=name,
+            data={
+                "right": self.service.opens(name),
+                "wrong": bytes(32),
+                "another's": self.service.opens(other),
+                "empty": b"",
+            }[data],
         )
 
     # Retries
@@ -363,7 +378,7 @@ class Machine(RuleBasedStateMachine):
     def a_while(self, time: timedelta) -> None:
         self.service.clock.advance(time)
 
-    @rule(name=st.sampled_from(sorted(SWITCHES)), seldom=st.integers(0, 2))
+    @rule(name=st.sampled_from(sorted(SWITCHES)), seldom=st.integers(0, 4))
     def switch_off(self, name: str, seldom: int) -> None:
         if not seldom:
             self.ask(Switch(name=name, enabled=False))

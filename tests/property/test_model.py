@@ -42,8 +42,8 @@ def test_the_service_does_what_the_model_says(
     record_property("count", told(kind, counts))
     assert counts["examples"] >= examples
     assert counts["questions"] >= 15 * examples
-    assert counts["signatures"] >= examples
-    assert counts["broken"] >= examples // 4
+    assert counts["signatures"] >= examples // 2
+    assert counts["broken"] >= examples // 10
     assert counts["answered REQUEST_ID_REUSED"] >= 1
 
 
