@@ -30,7 +30,9 @@ from tests.support.world import CHAIR, CLERK, FOREIGN, OFFICE, P256, PORTAL
 
 DIGESTS = [hashlib.sha256(b"document %d" % number).digest() for number in range(5)]
 TIMES = [timedelta(seconds=seconds) for seconds in (1, 15, 30, 31, 61)]
-LONG_TIMES = [timedelta(minutes=minutes) for minutes in (3, 11, 16, 61)] + [timedelta(days=days) for days in (1.1, 8)]
+LONG_TIMES = [timedelta(minutes=minutes) for minutes in (3, 11, 16, 61)] * 3 + [
+    timedelta(days=days) for days in (1.1, 8)
+]
 
 PLACES = st.integers(0, 9)
 """A place in a list of what there is, counted from the newest."""

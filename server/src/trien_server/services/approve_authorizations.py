@@ -11,6 +11,7 @@ from trien_server.core.principal import Principal
 from trien_server.core.records import Approval, Assurance, Authorization, GrantedRequest
 from trien_server.core.secret import Secret
 from trien_server.services import granted_requests
+from trien_server.services.access import require_client
 from trien_server.services.attempt_counting import Accepted
 from trien_server.services.authorization_lists import check_names, require_list, require_same
 from trien_server.services.challenge_answers import ChallengeAnswers, PreparedAnswer
@@ -90,6 +91,7 @@ class ApproveAuthorizations:
         def prepare(
             view: TrustedView,
         ) -> ApprovalResult | tuple[TrustedView, list[Authorization], PreparedCheck | PreparedAnswer]:
+            require_client(view, principal)
             made = self._made_before(view, principal, command, content)
             if made is not None:
                 return made

@@ -1,14 +1,22 @@
 """A list of authorizations that one code is to approve: checked before any code is made or looked at (P2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from trien_server.core.authorization import assert_pending
-from trien_server.core.errors import InvalidArgument, PermissionDenied
+from trien_server.core.errors import (
+    CertificateNotValid,
+    CredentialDisabled,
+    InvalidArgument,
+    NotAllowedByPolicy,
+    PermissionDenied,
+)
 from trien_server.core.principal import Principal
 from trien_server.core.records import Authorization
 from trien_server.services.access import (
     require_approver,
+    require_client,
     require_client_collected_otp,
     require_credential,
     require_usable,
@@ -34,18 +42,34 @@ def require_list(
     """Returns the calling client's authorizations, in order, that wait for the signer's decision.
 
     Raises `PermissionDenied`, `CredentialDisabled`, `CertificateNotValid`, `NotAllowedByPolicy`,
-    `AuthorizationNotPending`, `AuthorizationExpired` (with the authorization's name).
+    `AuthorizationNotPending`, `AuthorizationExpired`: each with the name of the authorization that it is about, but
+    `PermissionDenied` without one when the client itself may no longer call.
     """
-    authorizations = [require_own(view, principal, name) for name in names]
+    require_client(view, principal)
+    authorizations = []
+    for name in names:
+        with _named(name):
+            authorizations.append(require_own(view, principal, name))
     for authorization in authorizations:
-        credential = require_credential(view, principal, authorization.credential)
-        require_usable(view, credential, at=at)
-        require_client_collected_otp(credential)
-        if authorization.approver not in (None, signer):
-            raise PermissionDenied
-        require_approver(view, credential, signer, field="one_time_password.signer", at=at)
-        assert_pending(authorization, at=at)
+        with _named(authorization.name):
+            credential = require_credential(view, principal, authorization.credential)
+            require_usable(view, credential, at=at)
+            require_client_collected_otp(credential)
+            if authorization.approver not in (None, signer):
+                raise PermissionDenied
+            require_approver(view, credential, signer, field="one_time_password.signer", at=at)
+            assert_pending(authorization, at=at)
     return authorizations
+
+
+@contextmanager
+def _named(authorization: str) -> Iterator[None]:
+    """Says in a refusal which of the list it is about: the caller leaves that one out and asks again."""
+    try:
+        yield
+    except (PermissionDenied, CredentialDisabled, CertificateNotValid, NotAllowedByPolicy) as refusal:
+        refusal.metadata["authorization"] = authorization
+        raise
 
 
 def require_same(ledger: Ledger, authorizations: Sequence[Authorization]) -> None:
