@@ -25,3 +25,14 @@ def administrator(installation: Installation) -> Iterator[Administrator]:
 def client(installation: Installation) -> Iterator[Connection]:
     with e_office(installation) as connected:
         yield connected
+
+
+@pytest.fixture
+def nothing_unforeseen_is_logged(installation: Installation) -> Iterator[None]:
+    """No request of such a test may fail by a defect of the server."""
+    before = installation.log_path.stat().st_size
+    yield
+    written = installation.log_path.read_bytes()[before:].decode()
+    assert "Traceback" not in written
+    assert '"fault"' not in written
+    assert '"INTERNAL"' not in written
