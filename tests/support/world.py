@@ -22,6 +22,7 @@ from tests.fakes.store import MemoryStore
 from tests.support.attributes import signed_attributes
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm
+from trien_server.core.delivered_text import Language
 from trien_server.core.items import DataItem, DigestItem, Item, SignedAttributesItem
 from trien_server.core.ocra import OcraSuite, ocra
 from trien_server.core.ports import Hsm, Store
@@ -126,6 +127,7 @@ class World:
             admitted=64,
             waiters=4,
             deliveries=self.deliveries,
+            language=Language.ENGLISH,
         )
 
     def deadline(self) -> Deadline:

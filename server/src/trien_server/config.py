@@ -12,15 +12,19 @@ Unknown keys are refused, with the nearest known one. Secrets are never values: 
 """
 
 import difflib
+import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _PREFIX = "TRIEN_"
+_MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
 class _Section(BaseModel):
@@ -90,6 +94,49 @@ class StoreSection(_Section):
     url: str = Field(description="The database, such as sqlite:////var/lib/trien/trien.db.")
 
 
+class DeliverySection(_Section):
+    """[delivery]"""
+
+    language: Literal["vi", "en"] = Field(
+        default="vi", description="The language of the texts that come with one-time passwords."
+    )
+
+
+class EmailSection(_Section):
+    """[email]: without it no one-time password is sent by e-mail"""
+
+    host: Annotated[str, Field(min_length=1)] = Field(description="The mail server's name or address.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="Its port; by default 587, and 465 with implicit TLS."
+    )
+    tls: Literal["starttls", "implicit", "none"] = Field(
+        default="starttls", description="How the connection is encrypted; `none` for a server on this machine alone."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="The CA of the mail server's certificate, PEM; by default the system's CAs."
+    )
+    user: str | None = Field(default=None, description="Who logs in; by default nobody.")
+    password_file: Path | None = Field(
+        default=None, description="A file with the password, readable by the owner alone."
+    )
+    from_address: str = Field(description="The sender's mail address.")
+
+
+class SmsSection(_Section):
+    """[sms]: without it no one-time password is sent by SMS"""
+
+    url: str = Field(description="Where the SMS gateway takes messages, https; http for one on this machine alone.")
+    secret_file: Path = Field(
+        description="A file with the secret that signs messages (`whsec_…`), readable by the owner alone."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="The CA of the gateway's certificate, PEM; by default the system's CAs."
+    )
+    bearer_token_file: Path | None = Field(
+        default=None, description="A file with a bearer token that the gateway asks for, readable by the owner alone."
+    )
+
+
 class LogSection(_Section):
     """[log]"""
 
@@ -103,6 +150,9 @@ class Config(_Section):
     server: ServerSection
     token: TokenSection
     store: StoreSection
+    delivery: DeliverySection = DeliverySection()
+    email: EmailSection | None = None
+    sms: SmsSection | None = None
     log: LogSection = LogSection()
 
 
@@ -111,6 +161,9 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "server": ServerSection,
     "token": TokenSection,
     "store": StoreSection,
+    "delivery": DeliverySection,
+    "email": EmailSection,
+    "sms": SmsSection,
     "log": LogSection,
 }
 
@@ -166,12 +219,54 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
             "for waiting and other calls need some"
         )
     _check_token(config.token)
+    faults = [] if config.email is None else _email_faults(config.email)
+    faults += [] if config.sms is None else _sms_faults(config.sms)
+    if faults:
+        raise BadConfiguration("\n".join(faults))
     return LoadedConfig(config=config, sources=sources)
 
 
 def _check_token(token: TokenSection) -> None:
     if (token.label is None) == (token.serial is None):
         raise BadConfiguration("token: set either label or serial")
+
+
+def _email_faults(email: EmailSection) -> list[str]:
+    faults = []
+    if email.tls == "none" and not _is_loopback(email.host):
+        faults.append(f"email.tls: 'none' is for a mail server on this machine, which {email.host} is not")
+    if (email.user is None) != (email.password_file is None):
+        faults.append("email: set both user and password_file, or neither")
+    if email.user is not None and not (email.user.isascii() and email.user.isprintable()):
+        faults.append("email.user: expected ASCII characters")
+    if _MAIL_ADDRESS.fullmatch(email.from_address) is None:
+        faults.append("email.from_address: expected one mail address, such as 'no-reply@district.example'")
+    return faults
+
+
+def _sms_faults(sms: SmsSection) -> list[str]:
+    try:
+        url = urlsplit(sms.url)
+        url.port  # noqa: B018 - parsed when it is asked for
+    except ValueError as fault:
+        return [f"sms.url: {fault}"]
+    if url.scheme not in {"https", "http"} or not url.hostname:
+        return ["sms.url: expected a URL with https, such as 'https://gateway.example/messages'"]
+    faults = []
+    if url.username is not None or url.password is not None or url.fragment:
+        faults.append("sms.url: a user, password or fragment has no place in it; see sms.bearer_token_file")
+    if not (sms.url.isascii() and sms.url.isprintable() and " " not in sms.url):
+        faults.append("sms.url: expected ASCII characters without spaces")
+    if url.scheme == "http" and not _is_loopback(url.hostname):
+        faults.append(f"sms.url: http is for a gateway on this machine, which {url.hostname} is not; use https")
+    return faults
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _merge_file(path: Path, values: dict[str, dict[str, Any]], sources: dict[str, str], faults: list[str]) -> None:

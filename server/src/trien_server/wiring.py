@@ -1,6 +1,7 @@
 """Builds everything, once, by keyword."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,10 +17,12 @@ from trien.v1 import (
     signing_service_pb2_grpc,
 )
 
-from trien_server.config import Config, waiters_of
+from trien_server.config import BadConfiguration, Config, EmailSection, SmsSection, waiters_of
+from trien_server.core.delivered_text import Language
 from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
 from trien_server.core.records import AuthenticatorKind
+from trien_server.delivery import SmtpDelivery, SmtpTls, WebhookDelivery, verifying_context
 from trien_server.host.clock import SystemClock
 from trien_server.host.descriptors import allow_descriptors
 from trien_server.host.files import read_secret
@@ -76,6 +79,7 @@ _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
 _OWN_DESCRIPTORS = 512
 """What the process keeps for itself: database, token, log, and gRPC's own."""
+_BEARER_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
 class UseCases:
@@ -94,6 +98,7 @@ class UseCases:
         admitted: int,
         waiters: int,
         deliveries: Mapping[AuthenticatorKind, Delivery],
+        language: Language,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -142,6 +147,7 @@ class UseCases:
             clock=clock,
             randomness=randomness,
             service=issuer,
+            language=language,
             senders=waiters,
         )
         self.deny_authorization = DenyAuthorization(transactions=transactions)
@@ -245,13 +251,65 @@ def build_grpc_server(
     )
 
 
+def build_deliveries(config: Config, *, clock: Clock, report: Report) -> dict[AuthenticatorKind, Delivery]:
+    """Returns what can deliver one-time passwords, by kind: nothing where nothing is configured.
+
+    Raises `BadConfiguration`, or `OSError` for a file that cannot be read.
+    """
+    deliveries: dict[AuthenticatorKind, Delivery] = {}
+    if config.email is not None:
+        deliveries[AuthenticatorKind.EMAIL] = _build_email(config.email, config.service.name, clock, report)
+    if config.sms is not None:
+        deliveries[AuthenticatorKind.SMS] = _build_sms(config.sms, clock, report)
+    return deliveries
+
+
+def _build_email(email: EmailSection, service: str, clock: Clock, report: Report) -> Delivery:
+    login = None
+    if email.user is not None and email.password_file is not None:
+        password = read_secret(email.password_file)
+        if not password.reveal().isascii():
+            raise BadConfiguration(f"email.password_file: {email.password_file} has other than ASCII characters")
+        login = (email.user, password)
+    tls = SmtpTls(email.tls)
+    return SmtpDelivery(
+        host=email.host,
+        port=email.port or (465 if tls is SmtpTls.IMPLICIT else 587),
+        tls=tls,
+        context=verifying_context(email.ca_file),
+        login=login,
+        from_address=email.from_address,
+        from_name=service,
+        clock=clock,
+        report=report,
+    )
+
+
+def _build_sms(sms: SmsSection, clock: Clock, report: Report) -> Delivery:
+    token = None if sms.bearer_token_file is None else read_secret(sms.bearer_token_file)
+    if token is not None and _BEARER_TOKEN.fullmatch(token.reveal()) is None:
+        raise BadConfiguration(f"sms.bearer_token_file: {sms.bearer_token_file} holds no bearer token (RFC 6750)")
+    try:
+        return WebhookDelivery(
+            url=sms.url,
+            secret=read_secret(sms.secret_file),
+            bearer_token=token,
+            context=verifying_context(sms.ca_file),
+            clock=clock,
+            report=report,
+        )
+    except ValueError as fault:
+        raise BadConfiguration(f"sms.secret_file: {sms.secret_file}: {fault}") from None
+
+
 class Instance:
     """Token, database and use cases of one configuration, without a server."""
 
     def __init__(self, config: Config, *, log: Log, report: Report | None = None) -> None:
         """Opens both; `report` hears of what needs attention instead of the log.
 
-        Raises `PinRejected`, `NotProvisioned`, `HsmUnavailable`, `SchemaMismatch`, `StoreUnavailable`.
+        Raises `BadConfiguration`, `OSError`, `PinRejected`, `NotProvisioned`, `HsmUnavailable`, `SchemaMismatch`,
+        `StoreUnavailable`.
         """
         self.config = config
         self.log = log
@@ -261,6 +319,7 @@ class Instance:
         self.report = report or log.report
         if config.token.softhsm_configuration_file is not None:
             os.environ["SOFTHSM2_CONF"] = str(config.token.softhsm_configuration_file)
+        deliveries = build_deliveries(config, clock=self.clock, report=self.report)
         self.store = open_store(config.store.url, on_fatal=self._end)
         try:
             self.hsm = Pkcs11Hsm(
@@ -285,7 +344,8 @@ class Instance:
             places=config.token.sessions or min(os.cpu_count() or 1, 8),
             admitted=config.server.signing_requests,
             waiters=waiters_of(config.server),
-            deliveries={},
+            deliveries=deliveries,
+            language=Language(config.delivery.language),
         )
 
     def _end(self, reason: str) -> None:

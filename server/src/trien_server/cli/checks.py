@@ -1,5 +1,6 @@
 """What is wrong, and what to do about it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from trien_server.config import BadConfiguration, Config
 from trien_server.core.errors import AlreadyExists, Refusal
+from trien_server.host.clock import SystemClock
 from trien_server.host.files import read_secret
 from trien_server.hsm import NotProvisioned, PinRejected
 from trien_server.sandbox import NotASandbox
 from trien_server.services.installation import NotThisInstallation
 from trien_server.store.schema import SchemaMismatch, SchemaVerdict, schema_state
+from trien_server.wiring import build_deliveries
 
 
 def explain(fault: BaseException) -> str | None:
@@ -47,13 +50,44 @@ def findings(config: Config) -> list[str]:
 def file_findings(config: Config) -> list[str]:
     """Returns which of the files that the configuration names are missing or cannot be used, a line each."""
     found = [f"token.module: {fault}" for fault in module_faults(config.token.module)]
-    found += [f"token.pin_file: {fault}" for fault in pin_faults(config.token.pin_file)]
+    found += [f"token.pin_file: {fault}" for fault in secret_faults(config.token.pin_file)]
     softhsm = config.token.softhsm_configuration_file
     if softhsm is not None and not softhsm.is_file():
         found.append(f"token.softhsm_configuration_file: {softhsm} does not exist")
     for key, path in _certificate_files(config):
         found += [f"{key}: {fault}" for fault in _certificate_faults(path)]
-    return found + _tls_key_findings(config)
+    return found + _tls_key_findings(config) + delivery_findings(config)
+
+
+def delivery_findings(config: Config) -> list[str]:
+    """Returns which files for delivering one-time passwords are missing or cannot be used, a line each."""
+    email, sms = config.email, config.sms
+    secrets: dict[str, Path | None] = {}
+    authorities: dict[str, Path | None] = {}
+    if email is not None:
+        secrets["email.password_file"] = email.password_file
+        authorities["email.ca_file"] = email.ca_file
+    if sms is not None:
+        secrets |= {"sms.secret_file": sms.secret_file, "sms.bearer_token_file": sms.bearer_token_file}
+        authorities["sms.ca_file"] = sms.ca_file
+    found = [f"{key}: {fault}" for key, path in secrets.items() if path is not None for fault in secret_faults(path)]
+    found += [
+        f"{key}: {fault}"
+        for key, path in authorities.items()
+        if path is not None
+        for fault in _certificate_faults(path)
+    ]
+    if found:
+        return found
+    try:
+        build_deliveries(config, clock=SystemClock(), report=_unheard)
+    except BadConfiguration as fault:
+        return [str(fault)]
+    return []
+
+
+def _unheard(event: str, fields: Mapping[str, str]) -> None:
+    """Nothing is delivered here, so there is nothing to report."""
 
 
 def module_faults(path: Path) -> list[str]:
@@ -67,8 +101,8 @@ def module_faults(path: Path) -> list[str]:
     return [f"{path} does not exist{advice}"]
 
 
-def pin_faults(path: Path) -> list[str]:
-    """Returns why there is no PIN to be read in a file."""
+def secret_faults(path: Path) -> list[str]:
+    """Returns why there is no secret to be read in a file."""
     try:
         return [] if read_secret(path).reveal() else [f"{path} is empty"]
     except OSError as fault:

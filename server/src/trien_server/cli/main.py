@@ -26,6 +26,8 @@ config_app = typer.Typer(help="Show and check the configuration.", no_args_is_he
 app.add_typer(config_app, name="config")
 token_app = typer.Typer(help="Look at the token.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_app, name="token")
+delivery_app = typer.Typer(help="Try how one-time passwords are sent.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(delivery_app, name="delivery")
 
 _PLACES = (Path("trien.toml"), Path("/etc/trien/trien.toml"))
 
@@ -142,10 +144,10 @@ def init(
 
 def _require_token_files(token: "TokenChoice") -> None:
     """Ends the command before anything is made when the existing token could not be used."""
-    from trien_server.cli.checks import module_faults, pin_faults
+    from trien_server.cli.checks import module_faults, secret_faults
 
     faults = [f"--module {fault}" for fault in module_faults(token.module)]
-    faults += [f"--pin-file {fault}" for fault in pin_faults(token.pin_file)]
+    faults += [f"--pin-file {fault}" for fault in secret_faults(token.pin_file)]
     for fault in faults:
         typer.echo(fault, err=True)
     if faults:
@@ -252,6 +254,9 @@ def config_show(config: ConfigOption = None, overrides: SetOption = None) -> Non
 
     loaded = _load(config, overrides)
     for section, values in loaded.config.model_dump(mode="json").items():
+        if values is None:
+            typer.echo(f"# [{section}]  # default")
+            continue
         typer.echo(f"[{section}]")
         for key, value in values.items():
             source = loaded.sources.get(f"{section}.{key}", "default")
@@ -269,6 +274,41 @@ def config_check(config: ConfigOption = None, overrides: SetOption = None) -> No
 
     _require_none(findings(loaded.config))
     typer.echo("The configuration can be used.")
+
+
+@delivery_app.command("test")
+def delivery_test(
+    to: Annotated[
+        str, typer.Option("--to", metavar="ADDRESS", help="A mail address, or a number such as +84912345678.")
+    ],
+    kind: Annotated[str, typer.Option("--kind", metavar="sms|email", help="By which carrier.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Send a text that says it is a test.
+
+    It has no code and changes nothing; neither token nor database is asked, and a running server goes on. Exit code 1
+    when the carrier did not take it.
+
+    \b
+    Examples:
+      trien-server delivery test --kind email --to you@district.example
+      trien-server delivery test --kind sms --to +84912345678
+    """
+    loaded = _load(config, overrides)
+    with _explained():
+        from trien_server.cli.checks import delivery_findings
+        from trien_server.cli.delivery import WrongUse, send_trial
+
+        _require_none(delivery_findings(loaded.config))
+        try:
+            taken, line = send_trial(loaded.config, kind=kind, address=to)
+        except WrongUse as fault:
+            typer.echo(str(fault), err=True)
+            raise typer.Exit(2) from None
+        typer.echo(line, err=not taken)
+        if not taken:
+            raise typer.Exit(1)
 
 
 @token_app.command("check")

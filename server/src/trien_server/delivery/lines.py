@@ -1,7 +1,7 @@
 """Connections to carriers, with a limit on the whole of a delivery.
 
 A socket's time limit is for one operation, and resolving a name has none: a carrier that sends a byte now and then
-would hold a call for hours. So each delivery runs in a thread of its own, whose connection is cut when its time is over.
+would hold a call for hours. So each delivery runs in a thread of its own, whose connection is cut in the end.
 A connection is made anew each time: one that died since the last delivery cannot fail the next.
 """
 

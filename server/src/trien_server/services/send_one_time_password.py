@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trien_server.core.challenges import code_message, fingerprint, new_code
-from trien_server.core.delivered_text import delivered_text
+from trien_server.core.delivered_text import Language, delivered_text
 from trien_server.core.errors import Busy, DeliveryLimitReached, NotAllowedByPolicy, Refusal, SignerLocked
 from trien_server.core.ports import Clock, DeliveredText, Delivery, Hsm, NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
@@ -51,6 +51,7 @@ class SendOneTimePassword:
         clock: Clock,
         randomness: Randomness,
         service: str,
+        language: Language,
         senders: int,
     ) -> None:
         self._hsm = hsm
@@ -59,6 +60,7 @@ class SendOneTimePassword:
         self._clock = clock
         self._randomness = randomness
         self._service = service
+        self._language = language
         self._places = threading.BoundedSemaphore(senders)
 
     def __call__(self, principal: Principal, command: ChallengeCommand, deadline: Deadline) -> NewChallenge:
@@ -138,6 +140,7 @@ class SendOneTimePassword:
             fingerprint=fingerprint(made.question),
             title=titles.pop() if len(titles) == 1 else "",
             service=self._service,
+            language=self._language,
         )
 
     def _deliver(self, made: NewChallenge, text: DeliveredText, deadline: Deadline) -> None:
