@@ -123,9 +123,11 @@ class Lines:
             self._fail(message, "the machine could not start a thread")
         with suppress(TimeoutError):
             thread.join(line.remaining())
+        # What fails from here on fails because the connection is cut.
+        reason = reasons[0] if reasons else "it did not take the message on in time"
         line.cut()
         if not line.taken.is_set():
-            self._fail(message, reasons[0] if reasons else "it did not take the message on in time")
+            self._fail(message, reason)
 
     def _run(self, work: Callable[[Line], None], line: Line, reasons: list[str]) -> None:
         try:

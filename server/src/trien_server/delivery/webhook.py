@@ -48,6 +48,12 @@ def signing_key(secret: Secret) -> Secret:
     return Secret(value)
 
 
+def signature(key: Secret, *, message: str, timestamp: int, body: bytes) -> str:
+    """Returns `v1,` and the base64 of HMAC-SHA256 over id, time and body, with dots between (Standard Webhooks)."""
+    signed = b".".join((message.encode("ascii"), str(timestamp).encode("ascii"), body))
+    return "v1," + base64.b64encode(hmac.digest(key.reveal(), signed, hashlib.sha256)).decode("ascii")
+
+
 class WebhookDelivery:
     """Implements `core.ports.Delivery`: a message is taken on once the gateway has answered 200 to 299.
 
@@ -105,16 +111,14 @@ class WebhookDelivery:
             line.taken.set()
 
     def _headers(self, message: str, body: bytes) -> dict[str, str]:
-        timestamp = str(int(self._clock.now().timestamp()))
-        signed = b".".join((message.encode("ascii"), timestamp.encode("ascii"), body))
-        signature = base64.b64encode(hmac.digest(self._key.reveal(), signed, hashlib.sha256)).decode("ascii")
+        timestamp = int(self._clock.now().timestamp())
         headers = {
             "Content-Type": "application/json",
             "Connection": "close",
             "User-Agent": "trien",
             "webhook-id": message,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": f"v1,{signature}",
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature(self._key, message=message, timestamp=timestamp, body=body),
         }
         if self._bearer_token is not None:
             headers["Authorization"] = f"Bearer {self._bearer_token.reveal().decode('ascii')}"
