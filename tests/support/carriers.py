@@ -220,10 +220,14 @@ class MailServer:
         self._loop.close()
 
     async def _end(self) -> None:
-        waiting = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in waiting:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        sessions = {task for task in tasks if "_handle_client" in repr(task.get_coro())}
+        if tasks - sessions:
+            await asyncio.wait(tasks - sessions, timeout=10)  # what was accepted becomes a session
+        sessions |= asyncio.all_tasks() - {asyncio.current_task()}
+        for task in sessions:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await asyncio.gather(*sessions, return_exceptions=True)
         for transport in self.transports:
             transport.abort()
         await asyncio.sleep(0.02)  # the loop closes what was aborted
@@ -318,6 +322,10 @@ class _GatewayServer(ThreadingHTTPServer):
         if self.context is None:
             super().finish_request(request, client_address)
             return
+        try:
+            request.getpeername()
+        except OSError:
+            return  # gone before it was served; ssl would leave the socket open
         with contextlib.suppress(OSError), self.context.wrap_socket(request.dup(), server_side=True) as encrypted:
             super().finish_request(encrypted, client_address)
 
