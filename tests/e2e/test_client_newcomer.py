@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.administration import Administrator
 from tests.support.sandbox import Installation, environment, running_sandbox
-from trien.v1 import algorithms_pb2
+from trien.v1 import algorithms_pb2, signer_service_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "deploy" / "demo"
@@ -113,3 +113,51 @@ def test_the_python_of_the_integrators_page_signs_in_every_other_way(
         trien, "verify", "build/decision.pdf.p7s", "--connection", "build/run/connection.json", cwd=tmp_path
     )
     assert "Signature 1 of 1: GOOD" in verified.stdout, verified.stderr
+
+
+def test_the_python_of_the_integrators_page_approves_a_list_by_a_question_and_its_answer(
+    installation: Installation, administrator: Administrator, tmp_path: Path
+) -> None:
+    question, message = python_of("Codes that are for one list")
+    person = administrator.create_person("page-reader-ocra", key_type=algorithms_pb2.RSA_2048)
+    created = administrator.connection.call(
+        administrator.connection.signers.CreateAuthenticator,
+        signer_service_pb2.CreateAuthenticatorRequest(
+            parent=person.name,
+            authenticator_id="ocra",
+            authenticator=signer_service_pb2.Authenticator(kind=signer_service_pb2.Authenticator.OCRA),
+        ),
+    )
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "run").symlink_to(installation.directory)
+    program = (
+        "import hashlib\n"
+        "from trien_client import AuthorizationState, Client, NotAllowedByPolicy, SignatureAlgorithm\n"
+        "from trien_client.ocra import TestAuthenticator\n"
+        f"device, prompts = TestAuthenticator.from_uri({created.otpauth_uri!r}), []\n"
+        "def getpass(prompt):\n"
+        "    prompts.append(prompt)\n"
+        "    return device.answer(challenge.ocra_question.uri)\n"
+        "digest = hashlib.sha256(b'any file').digest()\n"
+        f"{question}\n{message}\n"
+        "assert prompts == [f'Answer for {challenge.fingerprint}: '] and page.startswith('<svg')\n"
+        "with Client.from_connection_file('build/run/connection.json') as client:\n"
+        "    states = [client.get_authorization(name).state for name in names]\n"
+        "    assert states == [AuthorizationState.APPROVED] * 2\n"
+        "    more = client.create_authorization(\n"
+        "        'credentials/hoang-trinh-don-rsa', SignatureAlgorithm.RSA_PSS_SHA256, [digest]\n"
+        "    )\n"
+        "    try:\n"
+        "        approve_by_message(client, [more.name])\n"
+        "    except NotAllowedByPolicy as refusal:\n"
+        "        print(refusal)\n"
+    )
+    for shown, own in (
+        ("credentials/hoang-trinh-don-rsa", person.credential),
+        ("signers/hoang-trinh-don", person.name),
+    ):
+        assert shown in program
+        program = program.replace(shown, own)
+    done = _run(sys.executable, "-c", program, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "delivers no codes by SMS or e-mail" in done.stdout

@@ -19,7 +19,7 @@ def shown(challenge: Challenge) -> str:
     until = f"until {challenge.expire_time.astimezone():%H:%M:%S}"
     if challenge.ocra_question is None:
         return (
-            f"\nA code was sent to {challenge.masked_address}. Its text has to say: list {challenge.fingerprint}."
+            f"\nA code was sent to {challenge.masked_address}. Its text has to show {challenge.fingerprint}."
             f"\nIt can be given {until}, once."
         )
     return (
