@@ -9,16 +9,18 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_LENGTH = struct.Struct(">Q")
 
 
 def microseconds(value: datetime) -> int:
     """Returns the microseconds since 1970-01-01T00:00:00Z."""
-    return (value - EPOCH) // timedelta(microseconds=1)
+    return (value - EPOCH) // _MICROSECOND
 
 
 def prefixed(value: bytes) -> bytes:
     """Returns `value` behind its length as 8 bytes, big endian."""
-    return struct.pack(">Q", len(value)) + value
+    return _LENGTH.pack(len(value)) + value
 
 
 def encode_value(value: object) -> bytes:
@@ -26,6 +28,10 @@ def encode_value(value: object) -> bytes:
 
     Raises `TypeError` for kinds that no record has.
     """
+    # Nearly all values are plain texts, and a request encodes hundreds of values.
+    if type(value) is str:
+        content = value.encode()
+        return b"s" + _LENGTH.pack(len(content)) + content
     match value:
         case None:
             return b"-"
