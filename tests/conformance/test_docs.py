@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 from trien_server import config
+from trien_server.core.delivered_text import Language, delivered_text
+from trien_server.core.records import AuthenticatorKind
+from trien_server.core.secret import Secret
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,3 +42,20 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
         assert (ROOT / path).exists(), path
         assert not function or f"def {function}(" in (ROOT / path).read_text(encoding="utf-8"), function
     assert len(named) >= 5
+
+
+def test_the_operators_page_shows_the_texts_that_people_get() -> None:
+    page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
+    for language in Language:
+        text = delivered_text(
+            kind=AuthenticatorKind.SMS,
+            code=Secret(b"123456"),
+            client_title="Văn phòng điện tử",
+            count=20,
+            fingerprint="4f2a 91c3",
+            title="",
+            service="Trien",
+            language=language,
+        )
+        assert f"    {text.body.reveal().decode()}\n" in page
+    assert len(Language) == 2
