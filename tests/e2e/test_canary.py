@@ -23,12 +23,14 @@ from tests.support.administration import (
     TimeAuthenticator,
     request_of,
 )
+from tests.support.carriers import LOOPBACK, SmsGateway, running
 from tests.support.sandbox import Installation, running_sandbox
 from trien.v1 import (
     access_service_pb2,
     algorithms_pb2,
     authorization_service_pb2,
     credential_service_pb2,
+    signer_service_pb2,
     signing_service_pb2,
 )
 
@@ -37,6 +39,7 @@ pytestmark = pytest.mark.promise("P12")
 DOCUMENTED = {"connection.json", "population.json", "token-pin", "token-so-pin"}
 """The sandbox's files that hold secrets on purpose; a real installation has the PIN files alone."""
 BASE64_ALIGNMENTS = 3
+GATEWAY_SECRET = "whsec_" + base64.b64encode(b"canary of the SMS gateway, 32 by").decode()
 
 
 def encodings(secret: bytes) -> dict[str, bytes]:
@@ -99,8 +102,9 @@ class Evidence:
 class Provoker:
     """Makes calls of all kinds, good and bad, and keeps everything that comes back."""
 
-    def __init__(self, installation: Installation, evidence: Evidence) -> None:
+    def __init__(self, installation: Installation, evidence: Evidence, gateway: SmsGateway) -> None:
         self.evidence = evidence
+        self.gateway = gateway
         self._installation = installation
         self.token: str = installation.population["client"]["token"]
         self.client = Connection(installation, token=self.token)
@@ -171,7 +175,8 @@ def _treat(provoker: Provoker, administrator: Administrator, installation: Insta
     sad = _two_phases(provoker, person)
     evidence.secrets["the activation data"] = sad
 
-    _challenges(provoker, administrator, person)
+    names = _challenges(provoker, administrator, person)
+    _delivered_codes(provoker, administrator, person, names)
 
     # Tokens that are wrong, cut off, or where they do not belong.
     evidence.secrets["the bearer token"] = provoker.token.encode()
@@ -205,19 +210,20 @@ def _register(evidence: Evidence, person: Person, timer: TimeAuthenticator) -> N
         evidence.secrets[f"the secret of {kind}"] = base64.b32decode(authenticator.secret)
 
 
-def _challenges(provoker: Provoker, administrator: Administrator, person: Person) -> None:
-    """Codes that answer a challenge: right and wrong, for it and for another list."""
+def _challenges(provoker: Provoker, administrator: Administrator, person: Person) -> list[str]:
+    """Answers to a question, right and wrong, for it and for another list. Returns authorizations that still wait."""
     stub, messages = provoker.client.authorizations, authorization_service_pb2
     name, device = administrator.create_ocra(person.name)
     provoker.evidence.secrets["the OCRA secret"] = bytes.fromhex(device._secret.reveal())
     names = []
-    for text in (b"first", b"second"):
+    for text in (b"first", b"second", b"third", b"fourth"):
         item = messages.AuthorizedItem(digest=hashlib.sha256(text).digest())
         wanted = messages.Authorization(
             algorithm=algorithms_pb2.ECDSA_P256_SHA256, items=[item], title="Báo cáo mùa vụ"
         )
         made = messages.CreateAuthorizationRequest(parent=person.credential, authorization=wanted)
         names.append(provoker.keep(provoker.client, stub.CreateAuthorization, made).name)
+    names, left = names[:2], names[2:]
     ask = messages.CreateChallengeRequest(parent=person.name, authorizations=names, authenticator=name)
     challenge = provoker.keep(provoker.client, stub.CreateChallenge, ask)
     code = device.answer(challenge.ocra_question.uri)
@@ -233,11 +239,34 @@ def _challenges(provoker: Provoker, administrator: Administrator, person: Person
         password = messages.OneTimePassword(code=given, signer=person.name, challenge=answered)
         approve = messages.ApproveAuthorizationsRequest(names=approved, one_time_password=password)
         provoker.keep(provoker.client, stub.ApproveAuthorizations, approve)
-    provoker.keep(
-        provoker.client,
-        stub.SendOneTimePassword,
-        messages.SendOneTimePasswordRequest(parent=person.name, authorizations=names),
-    )
+    return left
+
+
+def _delivered_codes(provoker: Provoker, administrator: Administrator, person: Person, names: list[str]) -> None:
+    """Codes by SMS: sent, sent again too soon, refused by the gateway, and typed where they do and do not belong."""
+    stub, messages, gateway = provoker.client.authorizations, authorization_service_pb2, provoker.gateway
+    kind = signer_service_pb2.Authenticator.SMS
+    ask = messages.SendOneTimePasswordRequest(parent=person.name, authorizations=names)
+    administrator.create_delivery(person.name, kind, "+84912345678", digits=8)
+    challenge = provoker.keep(provoker.client, stub.SendOneTimePassword, ask)
+    code = gateway.taken[-1].content["text"][:8]
+    assert code.isdecimal()
+    provoker.evidence.secrets["a delivered code"] = code.encode()
+    provoker.keep(provoker.client, stub.SendOneTimePassword, ask)
+    for approved, given in ((names, "73519462"), (names[::-1], code), (names, code), (names, code)):
+        password = messages.OneTimePassword(code=given, signer=person.name, challenge=challenge.name)
+        approve = messages.ApproveAuthorizationsRequest(names=approved, one_time_password=password)
+        provoker.keep(provoker.client, stub.ApproveAuthorizations, approve)
+    other = administrator.create_person("canary-unreachable")
+    administrator.create_delivery(other.name, kind, "+84912345679", digits=8)
+    item = messages.AuthorizedItem(digest=hashlib.sha256(b"fifth").digest())
+    wanted = messages.Authorization(algorithm=algorithms_pb2.ECDSA_P256_SHA256, items=[item])
+    made = messages.CreateAuthorizationRequest(parent=other.credential, authorization=wanted)
+    authorization = provoker.keep(provoker.client, stub.CreateAuthorization, made)
+    gateway.misbehaviour = "400"
+    ask = messages.SendOneTimePasswordRequest(parent=other.name, authorizations=[authorization.name])
+    provoker.keep(provoker.client, stub.SendOneTimePassword, ask)
+    provoker.evidence.secrets["a code that the gateway refused"] = gateway.taken[-1].content["text"][:8].encode()
 
 
 def _two_phases(provoker: Provoker, person: Person) -> bytes:
@@ -313,31 +342,42 @@ def _take_in_files(evidence: Evidence, directory: Path, when: str) -> int:
     return count
 
 
+def _gather(gathered: Evidence, installation: Installation, gateway: SmsGateway) -> None:
+    for name in ("token-pin", "token-so-pin"):
+        gathered.secrets[name] = (installation.directory / name).read_bytes().strip()
+    with Administrator(installation) as administrator:
+        provoker = Provoker(installation, gathered, gateway)
+        with provoker.client:
+            _treat(provoker, administrator, installation)
+    assert installation.process is not None
+    process = Path("/proc") / str(installation.process.pid)
+    for name in ("cmdline", "environ"):
+        gathered.add(f"the process's {name}", (process / name).read_bytes())
+    assert _take_in_files(gathered, installation.directory, "running") >= 20
+    assert installation.stop() == 0
+    _take_in_files(gathered, installation.directory, "stopped")
+    installation.start()
+    with Administrator(installation) as administrator:
+        provoker = Provoker(installation, gathered, gateway)
+        with provoker.client:
+            _break_and_provoke(provoker, administrator, installation)
+    installation.kill()
+    _take_in_files(gathered, installation.directory, "killed")
+    gathered.add("the log", installation.log_path.read_bytes())
+
+
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     gathered = Evidence()
-    with running_sandbox(tmp_path_factory.mktemp("canary") / "installation") as installation:
-        for name in ("token-pin", "token-so-pin"):
-            gathered.secrets[name] = (installation.directory / name).read_bytes().strip()
-        with Administrator(installation) as administrator:
-            provoker = Provoker(installation, gathered)
-            with provoker.client:
-                _treat(provoker, administrator, installation)
-        assert installation.process is not None
-        process = Path("/proc") / str(installation.process.pid)
-        for name in ("cmdline", "environ"):
-            gathered.add(f"the process's {name}", (process / name).read_bytes())
-        assert _take_in_files(gathered, installation.directory, "running") >= 20
-        assert installation.stop() == 0
-        _take_in_files(gathered, installation.directory, "stopped")
-        installation.start()
-        with Administrator(installation) as administrator:
-            provoker = Provoker(installation, gathered)
-            with provoker.client:
-                _break_and_provoke(provoker, administrator, installation)
-        installation.kill()
-        _take_in_files(gathered, installation.directory, "killed")
-        gathered.add("the log", installation.log_path.read_bytes())
+    directory = tmp_path_factory.mktemp("canary")
+    gateway_secret = directory / "gateway-secret"
+    gateway_secret.touch(mode=0o600)
+    gateway_secret.write_text(GATEWAY_SECRET)
+    gathered.secrets["the secret of the SMS gateway"] = GATEWAY_SECRET.removeprefix("whsec_").encode()
+    with running(SmsGateway(None, GATEWAY_SECRET)) as gateway:
+        settings = (f"sms.url=http://{LOOPBACK}:{gateway.port}/messages", f"sms.secret_file={gateway_secret}")
+        with running_sandbox(directory / "installation", *settings) as installation:
+            _gather(gathered, installation, gateway)
     return gathered
 
 
@@ -350,7 +390,7 @@ def test_no_secret_is_found_anywhere(evidence: Evidence, capsys: pytest.CaptureF
             f"\ncanary: {len(evidence.secrets)} secrets in {needles} forms, {len(evidence.haystack)} places,"
             f" {size // 1024} KiB, outcomes {evidence.outcomes}"
         )
-    assert len(evidence.secrets) >= 16
+    assert len(evidence.secrets) >= 21
     assert len(evidence.haystack) >= 100
     assert any("trien.db-wal" in place and content for place, content in evidence.haystack.items())
     assert evidence.outcomes.keys() >= {
@@ -364,7 +404,8 @@ def test_no_secret_is_found_anywhere(evidence: Evidence, capsys: pytest.CaptureF
         "RECORD_NOT_TRUSTED",
         "AUTHORIZATION_NOT_PENDING",
         "CHALLENGE_NOT_PENDING",
-        "NOT_ALLOWED_BY_POLICY",
+        "DELIVERY_LIMIT_REACHED",
+        "DELIVERY_FAILED",
     }
     # Something failed that nobody foresaw: a message of the database must not carry what the caller sent.
     assert evidence.outcomes.keys() & {"INTERNAL", "STORE_UNAVAILABLE"}

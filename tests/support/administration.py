@@ -249,9 +249,11 @@ class Administrator:
         name, uri = self._create_authenticator(signer, identifier, signer_service_pb2.Authenticator.OCRA, 0)
         return name, TestAuthenticator.from_uri(uri)
 
-    def create_delivery(self, signer: str, kind: Any, address: str, identifier: str = "delivery") -> str:
+    def create_delivery(
+        self, signer: str, kind: Any, address: str, identifier: str = "delivery", *, digits: int = 0
+    ) -> str:
         """Makes an authenticator whose codes are sent by SMS or e-mail."""
-        name, uri = self._create_authenticator(signer, identifier, kind, 0, address)
+        name, uri = self._create_authenticator(signer, identifier, kind, digits, address)
         assert uri == ""
         return name
 
