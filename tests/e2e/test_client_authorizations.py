@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.client.command import at_terminal
+from tests.integration.client.command import Trien, at_terminal
 from tests.support.administration import Administrator
+from tests.support.openssl import openssl
 from tests.support.sandbox import Installation, environment
 from trien.v1 import algorithms_pb2
 
@@ -84,26 +85,14 @@ def test_files_are_signed_and_openssl_verifies_them_with_the_sandboxs_ca(
     }
     (tmp_path / "plan.dwg").write_bytes(bytes(100_000))
 
-    def said(*command: str, code: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            input=code,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env=environment(TRIEN_CONNECTION=str(connection)),
-        )
-
+    plan, trien = tmp_path / "plan.dwg", Trien(connection)
+    signature = tmp_path / "plan.dwg.p7s"
     for algorithm, kind in kinds.items():
         person = persons[kind]
-        sign = ["sign", "file", "plan.dwg", "--credential", person.credential, "--algorithm", algorithm]
-        signed = said(TRIEN, *sign, "--force", "--otp-file", "-", code=person.authenticator.take())
-        assert signed.returncode == 0, signed.stderr
-        assert "Signature 1 of 1: GOOD" in said(TRIEN, "verify", "plan.dwg.p7s").stdout
+        sign = ["sign", "file", plan, "--credential", person.credential, "--algorithm", algorithm, "--force"]
+        trien(*sign, "--otp-file", "-", code=person.authenticator.take())
+        assert "Signature 1 of 1: GOOD" in trien("verify", signature).stdout
         if algorithm is not SignatureAlgorithm.ED25519:  # not with `openssl cms` of OpenSSL 3.0
-            openssl = ["openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", "plan.dwg.p7s"]
-            openssl += ["-content", "plan.dwg", "-CAfile", str(ca), "-purpose", "any", "-out", os.devnull]
-            verified = said(*openssl)
-            assert verified.returncode == 0, verified.stderr
+            verify = ["cms", "-verify", "-binary", "-inform", "DER", "-in", str(signature), "-content", str(plan)]
+            said = openssl(tmp_path, *verify, "-CAfile", str(ca), "-purpose", "any", "-out", os.devnull)
+            assert "Verification successful" in said

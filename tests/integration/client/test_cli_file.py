@@ -229,7 +229,7 @@ def test_a_file_is_signed_when_somebody_has_approved(
     thread.join()
     [made] = service.authorizations.values()
     assert (made.approver, made.items[0].WhichOneof("item")) == (SIGNER, "document_digest")
-    assert f"Waits for a decision on {made.name}" in result.stderr
+    assert f"trien authorizations approve {made.name}" in result.stderr
     assert openssl_says(drawing, drawing.with_name("bản vẽ.dwg.p7s"), authority.root_pem).returncode == 0
     assert "no password here" in trien("sign", "file", drawing, "--credential", "rsa", "--when-approved",
                                        "--force", "--otp-file", "-", code=CODE, exit_code=2).stderr  # fmt: skip

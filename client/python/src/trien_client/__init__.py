@@ -11,7 +11,8 @@
         )
 
 Documents are hashed here and never sent. Every signature is verified here before it is handed out. For PDFs see
-`trien_client.pyhanko`. Names are loaded when they are first used, so that the command line starts fast.
+`trien_client.pyhanko`, for other files `trien_client.cms`, for code that wants a private key `trien_client.keys`; in
+asynchronous code take `AsyncClient`. Names are loaded when they are first used, so that the command line starts fast.
 """
 
 from importlib import import_module

@@ -180,7 +180,7 @@ def _tell(authorization: "Authorization") -> None:
     from trien_client.cli.decisions import grouped
 
     typer.echo(
-        f"Waits for a decision on {authorization.name}\n"
-        f"  fingerprint {grouped(authorization.fingerprint)}; to approve: trien authorizations approve NAME",
+        f"Waits for a decision on fingerprint {grouped(authorization.fingerprint)}. To approve:\n"
+        f"  trien authorizations approve {authorization.name}",
         err=True,
     )
