@@ -2,35 +2,19 @@
 
 import hashlib
 import statistics
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.support.administration import Administrator, Connection, Person, Refused, e_office, request_of
+from tests.support.administration import Administrator, Connection, Person, e_office, request_of
+from tests.support.racing import CALLERS, LOSSES, Racers, at_once, check_round
 from tests.support.sandbox import Installation, running_sandbox
 from trien.v1 import authorization_service_pb2
 
-CALLERS = 64
-ROUNDS = 256
 CHANNELS = 4
-LOSSES = {"ONE_TIME_PASSWORD_REJECTED", "SIGNER_LOCKED", "BUSY"}
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a call of a round went, and when."""
-
-    outcome: str
-    begun: float
-    ended: float
-    answer: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -50,32 +34,6 @@ def channels(wide: Installation) -> Iterator[list[Connection]]:
         connection.channel.close()
 
 
-class Racers:
-    """Callers that begin together, round by round."""
-
-    def __init__(self, channels: list[Connection]) -> None:
-        self._channels = channels
-        self._barrier = threading.Barrier(CALLERS)
-        self._pool = ThreadPoolExecutor(CALLERS)
-
-    def race(self, requests: list[Any], *, approve: bool = False) -> list[Call]:
-        def run(position: int) -> Call:
-            connection = self._channels[position % len(self._channels)]
-            method = connection.authorizations.ApproveAuthorizations if approve else connection.signing.SignDigests
-            self._barrier.wait(30)
-            begun = time.monotonic()
-            try:
-                answer = connection.call(method, requests[position])
-            except Refused as refused:
-                return Call(refused.reason or refused.code.name, begun, time.monotonic(), str(refused))
-            return Call("OK", begun, time.monotonic(), answer)
-
-        return list(self._pool.map(run, range(len(requests))))
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
 @pytest.fixture
 def racers(channels: list[Connection]) -> Iterator[Racers]:
     made = Racers(channels)
@@ -83,36 +41,17 @@ def racers(channels: list[Connection]) -> Iterator[Racers]:
     made.close()
 
 
-def at_once(calls: list[Call]) -> int:
-    """Returns how many calls were open at the moment at which most were."""
-    moments = sorted([(call.begun, 1) for call in calls] + [(call.ended, -1) for call in calls])
-    most = now = 0
-    for _, change in moments:
-        now += change
-        most = max(most, now)
-    return most
-
-
-def check_round(calls: list[Call]) -> Counter[str]:
-    """Returns the outcomes of a round that exactly one caller won."""
-    outcomes = Counter(call.outcome for call in calls)
-    assert len(calls) == CALLERS
-    assert outcomes["OK"] == 1, outcomes
-    strange = {str(call.answer) for call in calls if call.outcome not in {"OK", *LOSSES}}
-    assert not strange, (outcomes, strange)
-    return outcomes
-
-
 @pytest.mark.promise("P2")
-def test_of_64_callers_with_one_password_exactly_one_signs_in_256_rounds(
-    wide: Installation, racers: Racers, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("rounds", [32, pytest.param(256, marks=pytest.mark.slow)])
+def test_of_64_callers_with_one_password_exactly_one_signs(
+    wide: Installation, racers: Racers, rounds: int, record_property: Callable[[str, object], None]
 ) -> None:
     with Administrator(wide) as administrator:
-        person = administrator.create_person("race-sign")
+        person = administrator.create_person(f"race-sign-{rounds}")
         totals: Counter[str] = Counter()
         widths: list[int] = []
         begun = time.monotonic()
-        for number in range(ROUNDS):
+        for number in range(rounds):
             code = person.authenticator.take()
             # Every caller wants another document signed.
             requests = [request_of(person, f"{number}/{caller}".encode(), code=code) for caller in range(CALLERS)]
@@ -121,17 +60,17 @@ def test_of_64_callers_with_one_password_exactly_one_signs_in_256_rounds(
             widths.append(at_once(calls))
             administrator.unlock(person.name)
         seconds = time.monotonic() - begun
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are part of the result
-            f"\nrace: {len(widths)} rounds of {CALLERS} callers in {seconds:.1f} s, {dict(totals)},"
-            f" open at once: median {statistics.median(widths)}, least {min(widths)}"
-        )
-    assert len(widths) == ROUNDS == totals["OK"]
-    assert totals.total() == ROUNDS * CALLERS
-    assert totals["ONE_TIME_PASSWORD_REJECTED"] >= ROUNDS
-    assert sum(width >= CALLERS // 2 for width in widths) >= ROUNDS * 9 // 10
+    record_property(
+        "count",
+        f"one server: {len(widths)} rounds of {CALLERS} callers in {seconds:.1f} s, {dict(totals)},"
+        f" open at once: median {statistics.median(widths)}, least {min(widths)}",
+    )
+    assert len(widths) == rounds == totals["OK"]
+    assert totals.total() == rounds * CALLERS
+    assert totals["ONE_TIME_PASSWORD_REJECTED"] >= rounds
+    assert sum(width >= CALLERS // 2 for width in widths) >= rounds * 9 // 10
     assert min(widths) > 1
-    _check_database(wide, person, ROUNDS)
+    _check_database(wide, person, rounds)
 
 
 @pytest.mark.promise("P2")

@@ -16,11 +16,12 @@ from typing import Any
 from tests.promises.checker import assert_promises
 from tests.promises.evidence import read_evidence
 from tests.promises.history import History
-from tests.support.administration import Administrator, CounterAuthenticator, Person
+from tests.support.administration import Administrator, CounterAuthenticator, Person, identity_of
 from tests.support.sandbox import Installation, running_sandbox
 
 from trien_server import config as configuration
-from trien_server.host.files import read_secret
+from trien_server.host.files import read_secret, write_private
+from trien_server.host.private_ca import PrivateCa
 from trien_server.hsm import Pkcs11Hsm, find_softhsm_module
 from trien_server.hsm.softhsm import write_softhsm_configuration
 from trien_server.store.urls import open_store
@@ -142,3 +143,25 @@ def judge(installation: Installation, *, url: str | None = None) -> Iterator[Cal
             del os.environ["SOFTHSM2_CONF"]
         else:
             os.environ["SOFTHSM2_CONF"] = before
+
+
+def beside(first: Installation, *settings: str, **environment: str) -> Installation:
+    """Returns a second server on the same folder, with ports of its own."""
+    second = Installation(first.directory, *settings, **environment)
+    second.log_path = first.log_path.with_name(f"{first.directory.name}-second.log")
+    return second
+
+
+def second_node(first: Installation, directory: Path, *settings: str, **environment: str) -> Installation:
+    """Sets a second node up as docs/postgresql.md says: its own folder and TLS identity, the first one's token."""
+    (directory / "tls").mkdir(parents=True)
+    ca = PrivateCa(identity_of(first.directory / "tls" / "ca.pem", first.directory / "tls" / "ca.key"))
+    identity = ca.issue_server(["localhost", "127.0.0.1"])
+    write_private(directory / "tls" / "server.pem", identity.certificate)
+    write_private(directory / "tls" / "server.key", identity.private_key)
+    for name in ("trien.toml", "token-pin", "tls/ca.pem", "population.json"):
+        shutil.copy2(first.directory / name, directory / name)
+    for held_by_people in ("operators", "signing-ca"):
+        shutil.copytree(first.directory / held_by_people, directory / held_by_people)
+    token = f"token.softhsm_configuration_file={first.directory / 'token' / 'softhsm2.conf'}"
+    return Installation(directory, token, *settings, **environment)

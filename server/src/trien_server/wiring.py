@@ -73,7 +73,7 @@ from trien_server.services.signers import CreateSigner, GetSigner, UnlockSigner
 from trien_server.services.signing_grants import SigningGrants
 from trien_server.services.signing_queue import SigningQueue
 from trien_server.services.transactions import Transactions
-from trien_server.store.urls import open_store
+from trien_server.store.urls import is_postgresql, open_store
 
 _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
@@ -328,7 +328,7 @@ class Instance:
                 token_label=config.token.label,
                 token_serial=config.token.serial,
                 sessions=config.token.sessions,
-                reopen_interval=_REOPEN_SECONDS if config.server.workers > 1 else None,
+                reopen_interval=_REOPEN_SECONDS if self._others_may_write() else None,
                 report=self.report,
             )
         except BaseException:
@@ -347,6 +347,10 @@ class Instance:
             deliveries=deliveries,
             language=Language(config.delivery.language),
         )
+
+    def _others_may_write(self) -> bool:
+        """Tells whether other processes may make keys on the token: workers of this node, or other nodes."""
+        return self.config.server.workers > 1 or is_postgresql(self.config.store.url)
 
     def _end(self, reason: str) -> None:
         self.report("fatal", {"reason": reason})

@@ -3,7 +3,8 @@
 HsmUnavailable
 ├── PinRejected        an operator is needed; the PIN is never tried again
 ├── NotProvisioned     the token lacks an installation key, or has it twice
-└── TokenFailed        the module answers, but wrongly, or no longer about the token
+├── TokenFailed        the module answers, but wrongly, or no longer about the token
+└── CallRefused        it says that a call's arguments are at fault; it is a ValueError too
 """
 
 from enum import Enum, auto
@@ -24,6 +25,10 @@ class NotProvisioned(HsmUnavailable):
 
 class TokenFailed(HsmUnavailable):
     """The module still answers, but wrongly, or what this process knew of the token is gone."""
+
+
+class CallRefused(HsmUnavailable, ValueError):  # noqa: N818
+    """The token refused arguments that were checked before: nothing that the caller could change."""
 
 
 class Failure(Enum):

@@ -22,7 +22,7 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference, WrappedKeyPair
 from trien_server.core.secret import Secret
 from trien_server.hsm.connection import Connection, Report
-from trien_server.hsm.failures import Failure, TokenFailed, classify, describe
+from trien_server.hsm.failures import CallRefused, Failure, TokenFailed, classify, describe
 from trien_server.hsm.findings import wrapping_findings
 from trien_server.hsm.keys import encode_public_key, find_key_pair, generate_key_pair
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
@@ -58,7 +58,7 @@ class Pkcs11Hsm:
     within seconds, and so is the process by its readiness: it must then be replaced.
 
     Events that are reported, with no secret in them: `hsm.unavailable`, `hsm.recovered`, `hsm.hung`,
-    `hsm.pin_rejected`, `hsm.fewer_sessions`. What a session cannot do twice it tries on another one
+    `hsm.pin_rejected`, `hsm.fewer_sessions`, `hsm.call_refused`. What a session cannot do twice it tries on another one
     once, so a signature may have been made twice; only one is handed out.
     """
 
@@ -94,6 +94,7 @@ class Pkcs11Hsm:
         self._reopen_interval = reopen_interval
         self._next_reopening = 0.0
         tell: Report = report if report is not None else _tell_nobody
+        self._tell = tell
         counts = self._counts = Counter[str]()
         module = load_module(module_path)
 
@@ -220,7 +221,7 @@ class Pkcs11Hsm:
         return self._use(work)
 
     def decrypt(self, ciphertext: bytes, *, associated_data: bytes) -> Secret:
-        """See `Hsm.decrypt`. An error that a lost token would give too is decided by a probe signature."""
+        """See `Hsm.decrypt`. An error that a lost token would give too is decided by what else the token can do."""
         if len(ciphertext) < NONCE_SIZE + TAG_SIZE:
             raise DecryptionFailed("the ciphertext is too short")
         parameters = GCMParams(ciphertext[:NONCE_SIZE], associated_data, 8 * TAG_SIZE)
@@ -236,16 +237,22 @@ class Pkcs11Hsm:
             try:
                 return attempt(session)
             except (EncryptedDataInvalid, EncryptedDataLenRange):
-                raise DecryptionFailed("ciphertext or associated data are not what was encrypted") from None
+                pass
             except PKCS11Error as error:
                 if classify(error) is not Failure.DEVICE:
                     raise
-            session.probe()
-            try:
-                return attempt(session)
-            except PKCS11Error as error:
-                if classify(error) is not Failure.DEVICE:
-                    raise
+                session.probe()
+                try:
+                    return attempt(session)
+                except PKCS11Error as again:
+                    if classify(again) is not Failure.DEVICE:
+                        raise
+            # Whose fault it is shows a ciphertext of the token's own: when it does not open that, this raises.
+            own = GCMParams(secrets.token_bytes(NONCE_SIZE), b"", 8 * TAG_SIZE)
+            key = session.password_key
+            sealed = key.encrypt(b"probe", mechanism=Mechanism.AES_GCM, mechanism_param=own)
+            if key.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=own) != b"probe":
+                raise TokenFailed("The token does not decrypt what it encrypted.")
             raise DecryptionFailed("ciphertext or associated data are not what was encrypted")
 
         return self._use(work)
@@ -314,7 +321,13 @@ class Pkcs11Hsm:
 
     def probe(self) -> None:
         """See `Hsm.probe`."""
-        self._use(lambda session: session.probe(), probing=True)
+        connection = self._recovery.connection(probing=True)
+        try:
+            self._use(lambda session: session.probe(), probing=True)
+        except CallRefused as refused:
+            # A token that will not sign with its own probe key signs nothing else.
+            self._recovery.failed(connection, refused)
+            raise
 
     def close(self) -> None:
         """See `Hsm.close`. Waits a bounded time; with calls that hang, the process has to end."""
@@ -386,7 +399,10 @@ class Pkcs11Hsm:
                 except PKCS11Error as error:
                     failure = classify(error)
                     if failure is Failure.REQUEST:
-                        raise ValueError(f"the token refused the call: {describe(error)}") from error
+                        if pool is connection.writer:
+                            raise ValueError(f"the token refused the call: {describe(error)}") from error
+                        self._tell("hsm.call_refused", {"error": describe(error)})
+                        raise CallRefused(f"the token refused the call: {describe(error)}") from error
                     slot.drop()
                     if failure is Failure.SESSION_COUNT and pool.retire(slot):
                         attempts += 1
