@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -84,26 +85,35 @@ class Known:
         sizes = st.sampled_from([b"", bytes(31), bytes(33), bytes(20_000)])
         self._any_blob = st.one_of(st.sampled_from(blobs), st.binary(max_size=80), sizes)
 
-    def of(self, field: FieldDescriptor, method: str) -> st.SearchStrategy[Any]:
-        """Returns values for a text or bytes field of a method's request: mostly fitting ones."""
-        anything = self._any_blob if field.type == FieldDescriptor.TYPE_BYTES else self._any_text
-        fitting = [
+    def anything(self, field: FieldDescriptor) -> st.SearchStrategy[Any]:
+        """Returns values for a text or bytes field: anything."""
+        return st.one_of(self._any_blob if field.type == FieldDescriptor.TYPE_BYTES else self._any_text)
+
+    def fitting(self, field: FieldDescriptor, method: str) -> st.SearchStrategy[Any]:
+        """Returns values that a text or bytes field of a method's request may well have; None when none is known."""
+        exact = [*self._values.get(f"{method}.{field.name}", ()), *self._values.get(field.name, ())]
+        alike = [
             value
             for key, found in self._values.items()
-            if key in (field.name, f"{method}.{field.name}") or (key.startswith("*") and field.name.endswith(key[1:]))
+            if key[0] == "*" and field.name.endswith(key[1:])
             for value in found
         ]
-        return st.one_of(*[st.sampled_from(fitting)] * 7, anything) if fitting else anything
+        found = exact or alike
+        return st.sampled_from(found) if found else st.none()
 
 
-def messages(descriptor: Descriptor, known: Known, method: str, *, depth: int = 0) -> st.SearchStrategy[Message]:
-    """Returns messages of a type with any of its fields, each of any value that its type can have."""
+def messages(
+    descriptor: Descriptor, known: Known, method: str, *, wild: bool, depth: int = 0
+) -> st.SearchStrategy[Message]:
+    """Returns messages of a type: `wild` with any value that a field can have, else with values that may be right."""
     chosen: dict[str, st.SearchStrategy[Any]] = {}
     for field in descriptor.fields:
         if field.message_type is not None and depth >= _DEEPEST:
             continue
-        values = _values(field, known, method, depth)
-        chosen[field.name] = st.one_of(*[st.none()] * 4, values) if field.name in _SELDOM else _mostly(values)
+        if wild:
+            chosen[field.name] = _mostly(_values(field, known, method, depth, wild=True))
+        elif field.name not in _SELDOM:
+            chosen[field.name] = _values(field, known, method, depth, wild=False)
     fields = st.fixed_dictionaries(chosen)
     alternatives = [oneof for oneof in descriptor.oneofs if len(oneof.fields) > 1]
     picks = st.tuples(*(st.sampled_from([field.name for field in oneof.fields]) for oneof in alternatives))
@@ -136,9 +146,34 @@ def requests(method: MethodDescriptor, known: Known) -> st.SearchStrategy[bytes]
         st.just(b"\xfa\xff\xff\xff\x0f\x00"),  # the highest field number
         st.just(b"\xc0\x3e\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
     )
-    return st.tuples(messages(method.input_type, known, method.name), unknown).map(
+    return st.tuples(_nearly_right(method, known), unknown).map(
         lambda pair: pair[0].SerializePartialToString() + pair[1]
     )
+
+
+def _nearly_right(method: MethodDescriptor, known: Known) -> st.SearchStrategy[Message]:
+    """Returns requests that are right but for a few fields, at any depth: what is refused at once hides the rest."""
+    right = messages(method.input_type, known, method.name, wild=False)
+    wild = messages(method.input_type, known, method.name, wild=True)
+    mixed = st.tuples(right, wild, st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.1, 0.3]))
+    return mixed.map(lambda drawn: _mix(drawn[0], drawn[1], random.Random(drawn[2]), drawn[3]))
+
+
+def _mix(right: Any, wild: Any, dice: random.Random, share: float) -> Any:
+    for field in right.DESCRIPTOR.fields:
+        if dice.random() >= share:
+            if field.message_type is not None and not field.is_repeated and right.HasField(field.name):
+                _mix(getattr(right, field.name), getattr(wild, field.name), dice, share)
+            continue
+        right.ClearField(field.name)
+        if field.is_repeated:
+            getattr(right, field.name).extend(getattr(wild, field.name))
+        elif field.message_type is not None:
+            if wild.HasField(field.name):
+                getattr(right, field.name).CopyFrom(getattr(wild, field.name))
+        else:
+            setattr(right, field.name, getattr(wild, field.name))
+    return right
 
 
 def damaged(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
@@ -148,28 +183,34 @@ def damaged(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     )
 
 
-def _values(field: FieldDescriptor, known: Known, method: str, depth: int) -> st.SearchStrategy[Any]:
-    one = _value(field, known, method, depth)
+def _values(field: FieldDescriptor, known: Known, method: str, depth: int, *, wild: bool) -> st.SearchStrategy[Any]:
+    one = _value(field, known, method, depth, wild=wild)
     if not field.is_repeated:
         return one
+    if not wild:
+        return st.lists(one, min_size=1, max_size=2).map(lambda found: [value for value in found if value is not None])
     many = st.tuples(one, st.sampled_from([101, 1_001, 3_000])).map(lambda pair: [pair[0]] * pair[1])
     few = st.one_of(st.lists(one, min_size=1, max_size=3), st.lists(one, min_size=1, max_size=1))
     return st.integers(0, 19).flatmap(lambda number: many if number == 19 else st.just([]) if number == 18 else few)
 
 
-def _value(field: FieldDescriptor, known: Known, method: str, depth: int) -> st.SearchStrategy[Any]:
+def _value(field: FieldDescriptor, known: Known, method: str, depth: int, *, wild: bool) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
-        return messages(field.message_type, known, method, depth=depth + 1)
+        return messages(field.message_type, known, method, wild=wild, depth=depth + 1)
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
-            return known.of(field, method)
+            return known.anything(field) if wild else known.fitting(field, method)
         case FieldDescriptor.CPPTYPE_BOOL:
             return st.booleans()
         case FieldDescriptor.CPPTYPE_ENUM:
             numbers = st.sampled_from([value.number for value in field.enum_type.values])
-            return st.one_of(*[numbers] * 6, st.sampled_from([-1, 99, 2**31 - 1, -(2**31)]))
+            if not wild:
+                return st.sampled_from([value.number for value in field.enum_type.values if value.number])
+            return st.one_of(numbers, st.sampled_from([-1, 99, 2**31 - 1, -(2**31)]))
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return st.floats(width=32)
+    if not wild:
+        return st.sampled_from([0, 6])
     least, most = _INTEGERS[field.cpp_type]
     edges = [edge for edge in (least, -1, 0, 1, 6, 8, 60, 600, 10**9, 253_402_300_800, most) if least <= edge <= most]
     return st.one_of(*[st.sampled_from([0, 6, 8])] * 3, st.sampled_from(edges), st.integers(least, most))

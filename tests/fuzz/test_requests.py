@@ -98,6 +98,7 @@ def known(edge: Edge) -> Known:
             "digest": [digest, digest, bytes(48)],
             "document_digest": [digest],
             "data_digest": [bytes(64)],
+            "data": [b"data"],
             "der": [world.attributes(digest).encoded, b"0\x80", b"1\x84\xff\xff\xff\xff", b"1" * 200],
             "certificate_chain": [
                 chain,
