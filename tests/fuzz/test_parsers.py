@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.x509 import ObjectIdentifier, UnrecognizedExtension
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.support.attributes import signed_attributes
-from tests.support.world import P256, World, digests
+from tests.support.world import CHAIR, OPERATOR, P256, World, digests, issue
 
 from trien_server import config
 from trien_server.core import der
-from trien_server.core.algorithms import HashFunction
+from trien_server.core.algorithms import HashFunction, KeyType
 from trien_server.core.certificates import check_chain
 from trien_server.core.errors import CertificateNotValid, InvalidArgument
 from trien_server.core.names import parse_id, parse_name
@@ -167,3 +168,25 @@ def test_any_input_is_read_or_refused_for_long(
     seen = run(*_parsers(world)[parser], 10_000, random=True)
     record_property("count", f"inputs {seen.total()}: {dict(seen)}")
     assert seen.total() >= 1_000
+
+
+@pytest.mark.parametrize("token", ["AA==", "YQBi", "CmE=", "w6k="], ids=["NUL", "NUL inside", "line end", "not ASCII"])
+def test_a_page_token_holds_a_name_and_nothing_that_a_database_refuses(token: str) -> None:
+    with pytest.raises(InvalidArgument):
+        Page.parse(1, token)
+    assert Page.parse(1, "Y2xpZW50cy9h").after == "clients/a"
+
+
+def test_a_certificate_whose_extensions_cannot_be_read_is_an_invalid_argument(world: World) -> None:
+    world.use.create_key(OPERATOR, name="keys/odd", key_type=KeyType.EC_P256, deadline=world.deadline())
+    world.use.key_generation.generate("keys/odd")
+    request = world.use.generate_signing_request(OPERATOR, key="keys/odd", signer=CHAIR, deadline=world.deadline())
+    public_key = world.use.get_key(OPERATOR, "keys/odd").public_key
+    refused = 0
+    for usage in ("2.5.29.15", "2.5.29.37", "2.5.29.19"):
+        for content in (b"", b"\x03", b"\x04\x00", b"0\x84\xff\xff\xff\xff"):
+            encoded = issue(request, world.clock, UnrecognizedExtension(ObjectIdentifier(usage), content))
+            with pytest.raises(InvalidArgument):
+                check_chain([encoded], public_key=public_key, at=world.clock.now(), field="chain")
+            refused += 1
+    assert refused == 12

@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from trien_server.core.errors import CertificateNotValid, InvalidArgument
@@ -53,7 +53,11 @@ def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, fiel
             certificates.append(_load(encoded))
         except ValueError as fault:
             raise InvalidArgument(f"{field}[{position}]", "not a DER certificate") from fault
-    spki = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        spki = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        _ = certificates[0].extensions  # read here once: they are parsed only when they are asked for
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as fault:
+        raise InvalidArgument(f"{field}[0]", "its key or one of its extensions cannot be read") from fault
     if spki != public_key:
         raise InvalidArgument(f"{field}[0]", "the certificate is for another key")
     for position, (certificate, issuer) in enumerate(itertools.pairwise(certificates)):

@@ -31,6 +31,9 @@ class Page:
             after = base64.b64decode(token.encode(), altchars=b"-_", validate=True).decode()
         except (binascii.Error, ValueError) as fault:
             raise InvalidArgument("page_token", "not a token that this server gave out") from fault
+        if not after.isascii() or (after and not after.isprintable()):
+            # Names are printable ASCII; PostgreSQL refuses a text with a NUL as an error of its own.
+            raise InvalidArgument("page_token", "not a token that this server gave out")
         return cls(size=min(size or DEFAULT, LARGEST), after=after)
 
 
