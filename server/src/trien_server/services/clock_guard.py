@@ -18,6 +18,8 @@ class ClockGuard:
         self._lock = threading.Lock()
         self._trusted = True
         self._unchecked = False
+        self._told = True
+        """Whether the clock was trusted when that was last reported."""
         self._last = (clock.now(), clock.monotonic())
 
     def assert_trusted(self) -> None:
@@ -40,8 +42,8 @@ class ClockGuard:
         behind_log = latest is not None and now < latest - CLOCK_TOLERANCE
         trusted = abs(now - stored) <= CLOCK_TOLERANCE and not behind_log
         with self._lock:
-            changed = trusted is not (self._trusted or self._unchecked)
-            self._trusted, self._unchecked = trusted, False
+            changed = trusted is not self._told
+            self._trusted, self._unchecked, self._told = trusted, False, trusted
         if changed:
             event = "clock_trusted_again" if trusted else "clock_not_trusted"
             self._report(event, {"now": now.isoformat(), "store": stored.isoformat(), "log": str(latest)})
