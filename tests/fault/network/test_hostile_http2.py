@@ -23,7 +23,7 @@ from tests.support.vital_signs import VitalSigns
 pytestmark = pytest.mark.promise("P8")
 
 ROOT = Path(__file__).parents[3]
-SECONDS = 1.5
+SECONDS = 1.0
 MOST_MIB = 400
 """What an attack may add to the server's memory. The worst, by too large headers, adds some 200 MiB."""
 SHED = {grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
