@@ -222,4 +222,5 @@ def places_of(installation: Installation) -> dict[str, str]:
         str(installation.database): "database",
         str(installation.log_path): "log",
         "socket:": "socket",
+        "anon_inode:": "event",
     }

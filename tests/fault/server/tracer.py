@@ -127,14 +127,13 @@ class Tracer:
             return
         place = self._place(name, info.arguments)
         group = self._group(name, place)
-        if group is None:
-            return
-        self._counts[group] += 1
-        self._calls.setdefault(group, Counter())[f"{name} {place}".strip()] += 1
+        if group is not None:
+            self._counts[group] += 1
+            self._calls.setdefault(group, Counter())[f"{name} {place}".strip()] += 1
         if name == self._end:
             self._at_end = dict(self._counts)
             self._calls_at_end = {group: dict(calls) for group, calls in self._calls.items()}
-        if self._target is not None and self._target["group"] == group:
+        if group is not None and self._target is not None and self._target["group"] == group:
             self._act(thread, self._target, self._counts[group], f"{name} {place}".strip())
 
     def _act(self, thread: int, target: dict[str, Any], at: int, call: str) -> None:
@@ -187,15 +186,19 @@ def main() -> None:
     if (plan.get("target") or {}).get("error") and platform.machine() != "x86_64":
         raise SystemExit("errors are injected on x86_64 alone")
 
-    def let_go(*_: object) -> None:
-        raise LetGo
+    following = True
 
-    signal.signal(signal.SIGTERM, let_go)
+    def let_go(*_: object) -> None:
+        if following:
+            raise LetGo
+
     tracer = Tracer(plan)
     tracer.attach()
     try:
+        signal.signal(signal.SIGTERM, let_go)
         print("attached", flush=True)  # noqa: T201
         tracer.follow()
+        following = False
     except LetGo:
         pass
     print(json.dumps(tracer.summary()), flush=True)  # noqa: T201

@@ -39,8 +39,12 @@ _CAN_FAIL = [
     "fallocate", "unlink", "fcntl", "flock", "lseek", "newfstatat", "fstat", "recvmsg", "sendmsg", "recvfrom", "sendto",
     "getrandom",
 ]  # fmt: skip
-CALLS_THAT_CAN_FAIL: Sequence[Group] = ((DATABASE, _CAN_FAIL, ["database"]), (FILES, _CAN_FAIL, None))
-"""Calls on the database's files, and those on anything else; waiting and memory are left to the kernel."""
+_FILL = ["write", "pwrite64", "writev", "openat", "fsync", "fdatasync", "ftruncate", "fallocate"]
+_OUTSIDE = ["", "token", "log", "socket"]
+CALLS_THAT_CAN_FAIL: Sequence[Group] = ((DATABASE, _CAN_FAIL, [DATABASE]), (FILES, _CAN_FAIL, _OUTSIDE))
+"""Calls on the database's files, and those on other files and sockets; not those that only wake threads."""
+CALLS_THAT_FILL_A_DISK: Sequence[Group] = ((DATABASE, _FILL, [DATABASE]), (FILES, _FILL, ["log"]))
+"""Calls that a full disk fails: on the database's files, and on the log."""
 
 
 @cache

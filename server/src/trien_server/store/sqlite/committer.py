@@ -143,11 +143,17 @@ class Committer:
     def _serve(self) -> None:
         while self._wait_for_requests():
             finished: list[_Request] = []
+            taken = False
             try:
                 with self._lock:
+                    taken = True
                     finished = self._share_commit()
             except OSError as error:
-                finished = self._refuse_queued(f"The writers' lock cannot be taken: {error.strerror}.")
+                if taken:
+                    # What was committed is answered all the same. The kernel takes the lock when the process ends.
+                    self._end(f"The writers' lock cannot be given back: {error.strerror}.")
+                else:
+                    finished = self._refuse_queued(f"The writers' lock cannot be taken: {error.strerror}.")
             self._answer(finished)
             del finished
             if self._fatal is None and self._commits_since_checkpoint >= _CHECKPOINT_COMMITS:
