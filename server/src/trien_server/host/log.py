@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Mapping
+from typing import TextIO, cast
 
 import structlog
 
+from trien_server.host.lines import Lines
+
 
 class Log:
-    """Writes lines as JSON for machines, or as text for people."""
+    """Writes lines as JSON for machines, or as text for people. Never waits for whoever reads them, never raises."""
 
     def __init__(self, *, form: str) -> None:
         renderer = (
@@ -15,8 +18,9 @@ class Log:
             if form == "json"
             else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         )
+        self._lines = Lines(sys.stderr, on_lost=lambda lost: self.report("log_lines_lost", {"lines": str(lost)}))
         self._logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-            structlog.WriteLogger(sys.stderr),
+            structlog.WriteLogger(cast(TextIO, self._lines)),  # it only writes and flushes
             processors=[
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.add_log_level,
