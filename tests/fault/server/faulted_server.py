@@ -120,7 +120,7 @@ class FaultedServer:
         with Tracing(process.pid, groups, places, target) as tracing:
             refused: Refused | None = None
             try:
-                self._call(office, attempt, timeout=20.0)
+                self._call(office, attempt, timeout=60.0)
             except Refused as told:
                 refused = told
             seen = tracing.end()

@@ -36,7 +36,7 @@ EVERY_CALL: Sequence[Group] = (
 
 _CAN_FAIL = [
     "read", "write", "pread64", "pwrite64", "readv", "writev", "openat", "close", "fsync", "fdatasync", "ftruncate",
-    "fallocate", "unlink", "fcntl", "flock", "lseek", "newfstatat", "fstat", "recvmsg", "sendmsg", "recvfrom", "sendto",
+    "fallocate", "unlink", "flock", "lseek", "newfstatat", "fstat", "recvmsg", "sendmsg", "recvfrom", "sendto",
     "getrandom",
 ]  # fmt: skip
 _FILL = ["write", "pwrite64", "writev", "openat", "fsync", "fdatasync", "ftruncate", "fallocate"]
