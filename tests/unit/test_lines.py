@@ -40,7 +40,7 @@ def test_whoever_writes_to_a_pipe_that_nobody_reads_does_not_wait_and_what_is_lo
             lines.write(f"{number}\n")
         assert time.monotonic() - begun < 10
         assert os.read(reader.fileno(), size) == b"y" * size
-        wait_until(lambda: bool(told))
+        wait_until(lambda: bool(told) and lines._waiting.empty())
         lines.write("the last\n")
         lines.finish()
         stream.close()

@@ -3,8 +3,8 @@
 Whatever fails, no client gets a signature without its entry, and the same request is completed afterwards. A process
 that ended, as it does when a write to its database failed, is started anew.
 
-Left alone are waiting, memory, descriptors that only wake threads (eventfd, epoll), and the locks of SQLite itself (fcntl):
-on a local disk Linux does not fail those.
+Left alone are waiting, memory, descriptors that only wake threads (eventfd, epoll), and the locks of SQLite itself
+(fcntl): on a local disk Linux does not fail those.
 """
 
 import errno
