@@ -73,10 +73,10 @@ def test_an_error_of_some_system_calls_breaks_no_promise(
     tmp_path: Path, request: pytest.FixtureRequest, record_property: Record, error: int
 ) -> None:
     with faulted_server(tmp_path, "sqlite", request) as server:
-        tally, told, _ = fail_each(server, "sign", error, most=3)
+        tally, told, _ = fail_each(server, "sign", error, most=2)
         server.finish(wait=False)
         record_property("count", text("sqlite", "sign", error, tally, told, server))
-    assert tally.points >= 2
+    assert tally.points >= 1
     assert told.total() == tally.points
 
 

@@ -48,7 +48,7 @@ def told(database: str, scenario: str, tally: Tally, server: FaultedServer, left
 
 
 @pytest.mark.promise("P1", "P2", "P3", "P5", "P6", "P7", "P8")
-@pytest.mark.parametrize(("database", "most"), [("sqlite", 7), ("postgresql", 3)])
+@pytest.mark.parametrize(("database", "most"), [("sqlite", 5), ("postgresql", 2)])
 def test_a_kill_at_some_system_calls_breaks_no_promise(
     tmp_path: Path, request: pytest.FixtureRequest, record_property: Record, database: str, most: int
 ) -> None:
@@ -58,7 +58,7 @@ def test_a_kill_at_some_system_calls_breaks_no_promise(
         tally = kill_at(server, "sign", targets)
         server.finish(wait=False)
         record_property("count", told(database, "sign", tally, server, sum(counts.values()) - len(targets)))
-    assert tally.points >= most // 2
+    assert tally.points >= most - 1 > 0
 
 
 @pytest.mark.slow
