@@ -15,6 +15,7 @@ from trien_server.core.records import (
     AuthenticatorState,
     Authorization,
     AuthorizationState,
+    Challenge,
     GrantedRequest,
     ItemKind,
 )
@@ -112,7 +113,13 @@ def _expected(evidence: Evidence, granted: GrantedRequest) -> list[tuple[str, An
 def check_approvals(evidence: Evidence) -> Iterator[Violation]:
     """One step or counter gave one approval, which names exactly the authorizations that name it."""
     approvals, authorizations = evidence.of(Approval), evidence.of(Authorization)
-    values = Counter((approval.authenticator, approval.accepted_value) for approval in approvals.values())
+    challenged = _challenges_answered(evidence)
+    yield from _check_challenges(evidence, challenged)
+    values = Counter(
+        (approval.authenticator, approval.accepted_value)
+        for approval in approvals.values()
+        if approval.name not in challenged
+    )
     for (authenticator, value), count in values.items():
         if count > 1:
             yield Violation(Broken.VALUE_TWICE, f"{authenticator} at {value}: {count} approvals")
@@ -130,6 +137,34 @@ def check_approvals(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Broken.REPLAY_MEMORY, f"{state.name}: next {state.next_value}, accepted {sorted(accepted)}")
     for authenticator in {authenticator for authenticator, _ in values} - set(evidence.of(AuthenticatorState)):
         yield Violation(Broken.REPLAY_MEMORY, f"{authenticator} has none")
+
+
+def _challenges_answered(evidence: Evidence) -> dict[str, str]:
+    """Returns the challenge that each approval answered, as its entry says; others were given by a step or counter."""
+    entries = [entry for entry in evidence.of(AuditEntry).values() if entry.kind in _KINDS[APPROVE]]
+    told = [evidence.details(entry) for entry in entries]
+    return {details["approval"]: details["challenge"] for details in told if details.get("challenge") is not None}
+
+
+def _check_challenges(evidence: Evidence, challenged: dict[str, str]) -> Iterator[Violation]:
+    """A challenge gave at most one approval, of its own list by its own authenticator."""
+    for name, count in Counter(challenged.values()).items():
+        if count > 1:
+            yield Violation(Broken.VALUE_TWICE, f"{name}: {count} approvals")
+    for approval_name, name in challenged.items():
+        approval, challenge = evidence.of(Approval).get(approval_name), evidence.of(Challenge).get(name)
+        if approval is None:
+            continue  # `_check_causes` tells
+        if (
+            challenge is None
+            or not challenge.answered
+            or (challenge.authenticator, challenge.authorizations)
+            != (
+                approval.authenticator,
+                approval.authorizations,
+            )
+        ):
+            yield Violation(Broken.APPROVAL_LIST, f"{approval_name} is not for what {name} asked")
 
 
 def check_positions(evidence: Evidence) -> Iterator[Violation]:

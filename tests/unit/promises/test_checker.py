@@ -250,6 +250,23 @@ def approval_list(case: Case) -> None:
     case.change(approval, authorizations=approval.authorizations[:1])
 
 
+def answers_challenge(case: Case, approval: Approval) -> None:
+    """Lets an entry say that an approval answered a challenge."""
+    details = {"approval": approval.name, "challenge": "challenges/one"}
+    entry = case.the(AuditEntry)
+    name = f"auditEntries/{approval.name}"
+    case.put(make_entry(name=name, time=entry.time, kind="authorizations_approved", details=details, salt=entry.salt))
+
+
+def challenge_of_another_list(case: Case) -> None:
+    answers_challenge(case, case.the(Approval))
+
+
+def challenge_twice(case: Case) -> None:
+    for approval in list(case.evidence.of(Approval).values())[:2]:
+        answers_challenge(case, approval)
+
+
 def replay_memory(case: Case) -> None:
     state = case.the(AuthenticatorState, lambda one: one.next_value)
     case.change(state, next_value=state.next_value - 1)
@@ -376,6 +393,8 @@ DOCTORED: list[tuple[Broken, Callable[[Case], None]]] = [
     (Broken.VALUE_TWICE, value_twice),
     (Broken.CODE_TWICE, code_twice),
     (Broken.APPROVAL_LIST, approval_list),
+    (Broken.APPROVAL_LIST, challenge_of_another_list),
+    (Broken.VALUE_TWICE, challenge_twice),
     (Broken.REPLAY_MEMORY, replay_memory),
     (Broken.FAILURES_LOGGED, failures_logged),
     (Broken.FAILURES_COUNTED, failures_counted),
