@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from tests.promises.history import History
@@ -34,8 +33,9 @@ class Nodes:
     history: History = field(default_factory=History)
 
 
-@pytest.fixture
-def nodes(tmp_path: Path, postgres: PostgresServer) -> Iterator[Nodes]:
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Nodes]:
+    tmp_path = tmp_path_factory.mktemp("nodes")
     peopled = copy_people(tmp_path / "first")
     shim = Shim(tmp_path / "shim")
     url = postgres.url(postgres.copy())
@@ -111,17 +111,17 @@ def test_a_client_that_one_node_disables_is_refused_by_the_other_at_once(nodes: 
         name, token = administrator.create_client("short-lived")
         with Connection(nodes.second, token=token) as connection:
             with pytest.raises(Refused, match="PERMISSION_DENIED"):
-                connection.sign(request_of(nodes.people[0]))
+                connection.sign(request_of(nodes.people[7]))
             administrator.connection.call(
                 administrator.connection.access.DisableClient, access_service_pb2.DisableClientRequest(name=name)
             )
             refused = 0
             for node in (nodes.second, nodes.first):
                 with Connection(node, token=token) as again, pytest.raises(Refused, match="UNAUTHENTICATED"):
-                    again.sign(request_of(nodes.people[0], code="00000000"))
+                    again.sign(request_of(nodes.people[7], code="00000000"))
                 refused += 1
             with pytest.raises(Refused, match="UNAUTHENTICATED"):
-                connection.sign(request_of(nodes.people[0], code="00000000"))
+                connection.sign(request_of(nodes.people[7], code="00000000"))
     assert refused == 2
 
 
@@ -132,7 +132,7 @@ def test_what_a_killed_node_had_in_hand_the_other_completes(
 ) -> None:
     assert nodes.first.process is not None
     with connect(nodes.first, nodes) as on_first, connect(nodes.second, nodes) as on_second:
-        wanted = request_of(nodes.people[0], b"a document")
+        wanted = request_of(nodes.people[4], b"a document")
         nodes.shim.order(Order("C_Sign/signer", "hang", pid=nodes.first.process.pid, once=True))
         lost = on_first.signing.SignDigests.future(wanted, timeout=60, metadata=on_first.metadata)
         nodes.shim.wait_for("C_Sign", "hang")
@@ -142,7 +142,7 @@ def test_what_a_killed_node_had_in_hand_the_other_completes(
         second = RecordedConnection(on_second, nodes.history)
         others = 0
         for number in range(3):
-            second.sign(request_of(nodes.people[1], f"{number}".encode()), right=True)
+            second.sign(request_of(nodes.people[5], f"{number}".encode()), right=True)
             others += 1
         answer = second.sign(wanted, right=True, timeout=90.0)
         completed = time.monotonic() - killed

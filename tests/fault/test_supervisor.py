@@ -157,6 +157,7 @@ def test_a_refused_pin_is_never_tried_again(tmp_path: Path, record_property: Cal
     assert tried == 2
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P8")
 def test_workers_end_when_their_supervisor_is_killed_also_one_that_hangs(tmp_path: Path) -> None:
     server = several(tmp_path, "server.grace_seconds=1")

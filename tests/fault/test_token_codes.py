@@ -143,6 +143,7 @@ def completed(recorded: RecordedConnection, wanted: object) -> float:
             return time.monotonic() - begun
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P8")
 def test_an_expired_pin_stops_a_worker_until_a_person_acts(
     tmp_path: Path, record_property: Callable[[str, object], None]
