@@ -26,6 +26,11 @@ DATABASES = ("sqlite", "postgresql")
 _LEASE_SECONDS = 31.0
 """A request whose process died has a lease of 30 s, and 0.1 s an item."""
 _PATIENCE = 60.0
+_TEMPORARY = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # by a server that stops
+}
 _CLIENT = "clients/e-office"
 
 
@@ -165,8 +170,7 @@ class FaultedServer:
                 self._call(self.office, attempt, timeout=40.0)
                 return
             except Refused as refused:
-                temporary = refused.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-                if not temporary or time.monotonic() > end:
+                if refused.code not in _TEMPORARY or time.monotonic() > end:
                     raise
             time.sleep(0.2)
 
