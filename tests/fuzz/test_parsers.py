@@ -17,7 +17,7 @@ from trien_server import config
 from trien_server.core import der
 from trien_server.core.algorithms import HashFunction, KeyType
 from trien_server.core.certificates import check_chain
-from trien_server.core.errors import CertificateNotValid, InvalidArgument
+from trien_server.core.errors import CertificateNotValid, DigestsNotAuthorized, InvalidArgument
 from trien_server.core.names import parse_id, parse_name
 from trien_server.core.one_time_password import parse_one_time_password
 from trien_server.core.signed_attributes import digest_signed_attributes
@@ -121,7 +121,11 @@ def _parsers(
             st.one_of(st.binary(max_size=200), DAMAGE.map(lambda found: damaged(good, found))),
             (der.NotDer,),
         ),
-        "signed attributes": (attributes, DAMAGE.map(lambda found: damaged(good, found)), invalid),
+        "signed attributes": (
+            attributes,
+            DAMAGE.map(lambda found: damaged(good, found)),
+            (InvalidArgument, DigestsNotAuthorized),
+        ),
         "certificates": (
             chain,
             st.lists(DAMAGE.map(lambda found: damaged(certificate, found)), max_size=2),

@@ -358,7 +358,7 @@ class Machine(RuleBasedStateMachine):
                 )
             )
         elif isinstance(question, Approve):
-            names = question.names[::-1] if how == "order" else (*question.names, self.authorization(place))
+            names = question.names[::-1] if how == "order" else (*question.names, f"{P256}/authorizations/other")
             question = replace(question, names=tuple(dict.fromkeys(names)))
             question = replace(question, code=self.code("fresh", question.signer))
         else:
@@ -369,6 +369,34 @@ class Machine(RuleBasedStateMachine):
                 person = question.signer or ACTIVATORS.get(question.credential, CHAIR)
                 question = replace(question, code=self.code("fresh", person))
         self.ask(question)
+
+    @rule(credential=st.sampled_from(list(ACTIVATORS)), name=st.sampled_from(["activator", "client", "key"]))
+    def retry_without_the_right(self, credential: str, name: str) -> None:
+        """A retry of what was signed, after the right to it was taken away, and after it was given back."""
+        signer = ACTIVATORS[credential]
+        question = Sign(
+            client=OFFICE.name,
+            credential=credential,
+            algorithm=self.algorithm(credential, second=False),
+            digests=tuple(DIGESTS[:2]),
+            request_id=_new_id(),
+            code=self.code("fresh", signer),
+        )
+        right = {"activator": f"{credential}/{signer}", "client": OFFICE.name}.get(name, f"keys/{credential[12:]}")
+        self.ask(question)
+        self.ask(Switch(name=right, enabled=False))
+        self.ask(question)
+        self.ask(Switch(name=right, enabled=True))
+        self.ask(question)
+
+    @rule(place=PLACES)
+    def approve_another_list_under_the_same_id(self, place: int) -> None:
+        name = self.authorization(place)
+        signer = self.approver_of(name)
+        code = self.code("fresh", signer)
+        question = Approve(client=OFFICE.name, names=(name,), signer=signer, code=code, request_id=_new_id())
+        self.ask(question)
+        self.ask(replace(question, names=(name, self.authorization(place + 1)) if place % 2 else (f"{name}x",)))
 
     # What happens around them
 
