@@ -299,14 +299,14 @@ class FakeSigningService(
         content.CopyFrom(request)
         content.ClearField("authority")
         encoded = content.SerializeToString(deterministic=True)
-        opened = request.activated_authorization
-        if opened.authorization and opened.signature_activation_data != activation_data(opened.authorization):
-            refuse(context, Refuse("ACTIVATION_DATA_REJECTED", grpc.StatusCode.PERMISSION_DENIED))
         if request.request_id in self.granted:
             known, answer = self.granted[request.request_id]
             if known != encoded:
                 refuse(context, Refuse("REQUEST_ID_REUSED", grpc.StatusCode.ALREADY_EXISTS))
             return answer
+        opened = request.activated_authorization
+        if opened.authorization and opened.signature_activation_data != activation_data(opened.authorization):
+            refuse(context, Refuse("ACTIVATION_DATA_REJECTED", grpc.StatusCode.PERMISSION_DENIED))
         contents = [item_content(item) for item in request.items]
         if request.items_crc32c != items_crc32c(contents):
             refuse(context, Refuse("INVALID_ARGUMENT", grpc.StatusCode.INVALID_ARGUMENT, {"field": "items_crc32c"}))

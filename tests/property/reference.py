@@ -300,7 +300,7 @@ class Reference:
         content = ("sign", question.client, question.credential, question.algorithm, question.digests, authority)
         granted = self._repeated(state, question.client, question.request_id, content)
         if granted is not None:
-            self._sign_again(prediction, question, granted, at)
+            self._sign_again(prediction, granted, at)
             return
         if question.opens is None:
             signer = question.signer or credential.activator
@@ -334,12 +334,10 @@ class Reference:
         state.granted[question.client, question.request_id] = granted
         self._work(prediction, granted, at)
 
-    def _sign_again(self, prediction: Prediction, question: Sign, granted: Granted, at: datetime) -> None:
+    def _sign_again(self, prediction: Prediction, granted: Granted, at: datetime) -> None:
         """A repeat: after every check but the code it gets the outcome, or completes the work."""
         state = prediction.after
         authorization = state.authorizations[granted.subject]
-        if question.opens is not None and question.data != self.opens(question.opens):
-            raise Refused("ACTIVATION_DATA_REJECTED")
         assert authorization.approval is not None
         self._assert_may_approve(state, authorization.credential, state.approvals[authorization.approval].signer)
         if granted.completed:

@@ -271,3 +271,15 @@ def shown_of(report: dict[str, Any]) -> str:
     with console.capture() as capture:
         console.print(table_of(report))
     return capture.get()
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_cuts_none() -> None:
+    report = report_of(measured((100.0, 400.0), (110.0, 1000.0), (120.0, 900.0)), at=NOW)
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table_of(report, width=80))
+    shown = capture.get()
+    for told in ("EC_P256", "service/s", "token/s", "ratio", "p99 ms", "errors"):
+        assert told in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -455,6 +455,26 @@ def test_each_position_opens_once_and_only_in_order(world: World) -> None:
     world.sign([a], activated=(authorization.name, data))
 
 
+@pytest.mark.promise("P7")
+def test_a_repeat_needs_no_activation_data_and_a_new_request_does(world: World) -> None:
+    items = digests(2)
+    authorization = world.authorize(items)
+    world.approve(authorization)
+    request_id = new_request_id()
+    first = world.sign(
+        items, activated=(authorization.name, world.activation_data(authorization)), request_id=request_id
+    )
+    lost = (authorization.name, Secret(b""))
+    assert world.sign(items, activated=lost, request_id=request_id).signatures == first.signatures
+    assert world.hsm.signatures == len(items)
+    with pytest.raises(errors.ActivationDataRejected):
+        world.sign(items, activated=lost, request_id=new_request_id())
+    with pytest.raises(errors.RequestIdReused):
+        world.sign(digests(1), activated=lost, request_id=request_id)
+    with pytest.raises(errors.PermissionDenied):
+        world.sign(items, activated=lost, request_id=request_id, principal=PORTAL)
+
+
 @pytest.mark.promise("P3")
 def test_an_authorization_opens_only_what_it_names(world: World) -> None:
     authorization = world.authorize(digests(1))

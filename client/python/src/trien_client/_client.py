@@ -153,8 +153,7 @@ class Client(BaseClient[OneTimePasswordCallback]):
         `on_pending` is handed the authorization at once, to tell the person. `wait` bounds the waiting, in seconds;
         without it the authorization's `lifetime` does. `timeout` bounds each other call. A lost connection is waited
         out. The same call with the same `request_id` goes on where an earlier one was broken off, also in another
-        process. What was signed by then is handed out by the client that signed it; to another one the server says
-        `ActivationDataUsed`.
+        process, and hands out again what was signed.
 
         Raises `AuthorizationDenied`, `AuthorizationExpired`, `NotDecidedInTime`, and what `sign_digests` raises.
         """

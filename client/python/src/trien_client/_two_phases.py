@@ -1,7 +1,6 @@
 """Signing when somebody has approved: an authorization is made, decided on elsewhere, opened and used, as one thing."""
 
 import math
-import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from trien_client._authority import ActivationData
 from trien_client._authorizations import Authorizations, has_expired
 from trien_client._calls import Calls, request_id_or_new
 from trien_client._errors import (
+    ActivationDataRejected,
+    ActivationDataUsed,
     AuthorizationDenied,
     AuthorizationExpired,
     AuthorizationNotApproved,
@@ -58,8 +59,6 @@ class TwoPhases:
         self._calls = calls
         self._authorizations = authorizations
         self._signing = signing
-        self._opened: dict[str, ActivationData] = {}
-        self._lock = threading.Lock()
 
     def ask(
         self,
@@ -102,17 +101,7 @@ class TwoPhases:
         """Waits for the decision and signs. May be repeated: what was signed is handed out again."""
         try:
             yield from self._until_approved(asked, wait)
-            activation = yield from self._activation(asked, timeout)
-            return (
-                yield from self._signing.sign_with_activation_data(
-                    activation,
-                    asked.algorithm,
-                    asked.items,
-                    request_id=asked.signing_request_id,
-                    pss_salt_length=asked.pss_salt_length,
-                    timeout=timeout,
-                )
-            )
+            return (yield from self._open_and_sign(asked, timeout))
         except TrienError as error:
             error.request_id = asked.request_id
             raise
@@ -142,19 +131,30 @@ class TwoPhases:
                 raise NotDecidedInTime(f"Nobody has decided on {name} yet.", authorization=name)
         raise AuthorizationNotApproved(f"{name} is in a state that this SDK does not know.", metadata=details)
 
-    def _activation(self, asked: Asked, timeout: float | None) -> Operation[ActivationData]:
-        # Kept until it expires: once every position is used, the server hands it out no more, and it is asked for again
-        # together with the request whose answer was lost.
-        name, now = asked.authorization.name, datetime.now(UTC)
-        with self._lock:
-            known = self._opened.get(name)
-        if known is not None:
-            return known
-        fetched = yield from self._authorizations.fetch_activation_data(name, deadline=self._calls.deadline(timeout))
-        with self._lock:
-            self._opened = {key: data for key, data in self._opened.items() if now < data.expire_time}
-            self._opened[name] = fetched
-        return fetched
+    def _open_and_sign(self, asked: Asked, timeout: float | None) -> Operation[SigningResult]:
+        name = asked.authorization.name
+        try:
+            activation = yield from self._authorizations.fetch_activation_data(
+                name, deadline=self._calls.deadline(timeout)
+            )
+        except ActivationDataUsed as used:
+            # It is handed out no more. If this very request used it and its answer was lost, a repeat needs none.
+            try:
+                repeat = ActivationData(authorization=name, value=b"", expire_time=datetime.now(UTC))
+                return (yield from self._sign(asked, repeat, timeout))
+            except ActivationDataRejected:
+                raise used from None
+        return (yield from self._sign(asked, activation, timeout))
+
+    def _sign(self, asked: Asked, activation: ActivationData, timeout: float | None) -> Operation[SigningResult]:
+        return self._signing.sign_with_activation_data(
+            activation,
+            asked.algorithm,
+            asked.items,
+            request_id=asked.signing_request_id,
+            pss_salt_length=asked.pss_salt_length,
+            timeout=timeout,
+        )
 
 
 def _lifetime(authorization: Authorization) -> float:

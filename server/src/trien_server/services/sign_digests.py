@@ -123,7 +123,7 @@ class SignDigests:
         def load(view: TrustedView, at: datetime) -> GrantedWork:
             request = self._grants.check(view, principal, command, at)
             granted = view.require(GrantedRequest, request.granted_request)
-            return self._grants.work_of(view, command, request, granted, at)
+            return self._grants.work_of(view, request, granted, at)
 
         load_work: Callable[[TrustedView, datetime], GrantedWork] = load
         return self._signatures.resume(load_work, deadline=deadline)

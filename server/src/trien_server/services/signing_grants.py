@@ -118,12 +118,14 @@ class SigningGrants:
     def work_of(
         self,
         view: TrustedView,
-        command: SignDigestsCommand,
         request: CheckedRequest,
         granted: GrantedRequest,
         at: datetime,
     ) -> GrantedWork:
         """Returns the work of a request that was granted before, after every check but the one-time password.
+
+        Nor is activation data looked at: it opened these positions when the request was granted, and who lost the
+        answer may have lost it too, for it is not handed out again once every position is used (P7).
 
         Raises `RequestIdReused`, or `PermissionDenied` when the approver may no longer activate.
         """
@@ -131,8 +133,6 @@ class SigningGrants:
         if granted.method != METHOD:
             raise RequestIdReused("The request_id was granted for another method.")
         authorization = view.require(Authorization, granted.subject)
-        if isinstance(command.authority, WithActivationData):
-            self._check_activation_data(authorization, command.authority)
         approval = self._approval(view, request, authorization, at)
         written_down = tuple(authorization.signed_digests[int(position)] for position in granted.positions)
         if written_down != request.items.signed_digests:

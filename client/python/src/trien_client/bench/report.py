@@ -92,8 +92,14 @@ def failures_of(report: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def table_of(report: Mapping[str, Any]) -> Table:
-    """Returns the table: one line a case."""
+FULL_WIDTH = 140
+"""How wide the table is with every column."""
+_LEFT_OUT = frozenset({"algorithm", "rounds", "p50 ms", "p95 ms", "token\ncpu ms"})
+"""The columns that a narrower terminal does without; the report has them all."""
+
+
+def table_of(report: Mapping[str, Any], *, width: int = FULL_WIDTH) -> Table:
+    """Returns the table: one line a case, with fewer columns when `width` characters are too few for all."""
     machine = report["machine"]
     table = Table(
         title="Authorized signatures through the whole path, and the token alone",
@@ -103,26 +109,51 @@ def table_of(report: Mapping[str, Any]) -> Table:
             f"{machine['flush_milliseconds']:.1f} ms to flush 4 KiB"
         ),
     )
-    for heading in ("key", "algorithm"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("digests", "service/s", "token/s", "ratio", "rounds", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("server\ncpu ms", "token\ncpu ms", "errors"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for run in report["runs"]:
-        table.add_row(
-            run["key"],
-            run["signature_algorithm"],
-            str(run["digests_per_request"]),
-            f"{run['signatures_per_second']:.1f}",
-            f"{run['token_signatures_per_second']:.1f}",
-            "none" if run["ratio"] is None else f"{run['ratio']:.3f}",
-            _spread(run),
-            *("-" if run[name] is None else f"{run[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
-            *("-" if run[name] is None else f"{run[name]:.2f}" for name in ("server_cpu_ms", "token_cpu_ms")),
-            str(run["errors"]),
-        )
+    rows = [_cells(run) for run in report["runs"]]
+    shown = [heading for heading in _HEADINGS if width >= FULL_WIDTH or heading not in _LEFT_OUT]
+    for heading in shown:
+        table.add_column(heading, justify="left" if heading in {"key", "algorithm"} else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[heading] for heading in shown))
     return table
+
+
+_HEADINGS = (
+    "key",
+    "algorithm",
+    "digests",
+    "service/s",
+    "token/s",
+    "ratio",
+    "rounds",
+    "p50 ms",
+    "p95 ms",
+    "p99 ms",
+    "server\ncpu ms",
+    "token\ncpu ms",
+    "errors",
+)
+
+
+def _cells(run: Run) -> dict[str, str]:
+    def number(name: str, digits: int) -> str:
+        return "-" if run[name] is None else f"{run[name]:.{digits}f}"
+
+    return {
+        "key": run["key"],
+        "algorithm": run["signature_algorithm"],
+        "digests": str(run["digests_per_request"]),
+        "service/s": number("signatures_per_second", 1),
+        "token/s": number("token_signatures_per_second", 1),
+        "ratio": "none" if run["ratio"] is None else number("ratio", 3),
+        "rounds": _spread(run),
+        "p50 ms": number("p50_ms", 1),
+        "p95 ms": number("p95_ms", 1),
+        "p99 ms": number("p99_ms", 1),
+        "server\ncpu ms": number("server_cpu_ms", 2),
+        "token\ncpu ms": number("token_cpu_ms", 2),
+        "errors": str(run["errors"]),
+    }
 
 
 def _spread(run: Run) -> str:

@@ -29,9 +29,6 @@ BENCH_EXIT_CODES = """Exit codes:
 3  the server, or a process that drives it or the token, did not start or ended
 130  interrupted (Ctrl-C)"""
 
-_TABLE_WIDTH = 140
-"""Where there is no terminal to say how wide it is."""
-
 
 def bench(
     keys: Annotated[
@@ -168,15 +165,17 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 def _show(output: OutputFormat, report: dict[str, Any]) -> None:
     """Prints the report. Raises `CommandError` when a case has no ratio."""
-    from trien_client.bench.report import failures_of, table_of
+    from trien_client.bench.report import FULL_WIDTH, failures_of, table_of
 
     if output is OutputFormat.JSON:
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
         from rich.console import Console
 
-        width = None if "COLUMNS" in os.environ or Console().is_terminal else _TABLE_WIDTH
-        Console(width=width, highlight=False).print(table_of(report))
+        console = Console(highlight=False)
+        if not ("COLUMNS" in os.environ or console.is_terminal):
+            console.width = FULL_WIDTH
+        console.print(table_of(report, width=console.width))
     failures = failures_of(report)
     if failures:
         raise CommandError(" ".join(failures), exit_code=ExitCode.REFUSED)

@@ -96,7 +96,9 @@ class ActivatedAuthorization(_message.Message):
     authorization: _builtins.str
     """The authorization's name."""
     signature_activation_data: _builtins.bytes
-    """What FetchSignatureActivationData returned."""
+    """What FetchSignatureActivationData returned. It is not looked at, and may be empty, in a repeat of a request that was
+    granted.
+    """
     def __init__(
         self,
         *,
