@@ -116,6 +116,24 @@ def test_the_attributes_are_those_of_cades(trien: Trien, drawing: Path) -> None:
     assert "eContent: <ABSENT>" in shown
 
 
+def test_a_signature_does_not_pass_for_one_of_its_own_attributes(
+    trien: Trien, drawing: Path, tmp_path: Path, authority: CertificateAuthority
+) -> None:
+    trien("sign", "file", drawing, "--credential", "rsa", "--otp-file", "-", code=CODE)
+    message = cms.ContentInfo.load(drawing.with_name("bản vẽ.dwg.p7s").read_bytes())
+    [info] = message["content"]["signer_infos"]
+    # Taken out of the message, what was signed is a file of its own, and nothing in the message says otherwise.
+    attributes = tmp_path / "attributes"
+    attributes.write_bytes(info["signed_attrs"].untag().dump())
+    info["signed_attrs"] = None
+    stripped = tmp_path / "attributes.p7s"
+    stripped.write_bytes(cms.ContentInfo.load(message.dump(force=True)).dump())
+    assert openssl_says(attributes, stripped, authority.root_pem).returncode == 0
+    said = trien("verify", attributes, "--signature", stripped, exit_code=1).stdout
+    assert "NOT GOOD" in said
+    assert "no signed attributes" in said
+
+
 def test_a_signature_may_be_text_and_go_elsewhere(
     trien: Trien, drawing: Path, tmp_path: Path, authority: CertificateAuthority
 ) -> None:

@@ -36,9 +36,18 @@ def verify_cms(file: Path, signed: cms.SignedData, anchors: Sequence[x509.Certif
     with file.open("rb") as content:
         try:
             status = run_to_completion(async_validate_detached_cms(content, signed, signer_validation_context=context))
-            algorithm = str(signed["signer_infos"][0]["signature_algorithm"]["algorithm"].native)
+            info = signed["signer_infos"][0]
+            algorithm = str(info["signature_algorithm"]["algorithm"].native)
+            has_attributes = info["signed_attrs"].native is not None
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - the file is anyone's: whatever it makes a parser do, it is not good
             return unreadable(None, str(error))
-    return finding_of_status(status, field=None, algorithm=algorithm, unchanged=status.intact and status.valid)
+    return finding_of_status(
+        status,
+        field=None,
+        algorithm=algorithm,
+        unchanged=status.intact and status.valid and has_attributes,
+        # A signature over attributes, taken out of its message, is also one over a file that consists of these attributes.
+        remark="" if has_attributes else "it has no signed attributes, so it may have been made for something else",
+    )

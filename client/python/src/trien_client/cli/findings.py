@@ -199,7 +199,7 @@ def finding_of_status(
         trusted=status.trusted,
         unknown_issuer=unknown_issuer,
         algorithm=algorithm,
-        good=status.bottom_line,
+        good=unchanged and status.bottom_line,
         remark="; ".join(remarks),
     )
 
