@@ -10,6 +10,8 @@ import pytest
 from tests.support.world import CHAIR, CLERK, OFFICE, OPERATOR, P256, SEAL, World, digests, new_request_id
 
 from trien_server.core import errors
+from trien_server.core.algorithms import KeyType, SignatureAlgorithm
+from trien_server.core.ports import KeyReference
 from trien_server.core.records import (
     HOT_RECORDS,
     SLOW_RECORDS,
@@ -203,6 +205,38 @@ def test_yesterdays_row_of_a_revoked_client_does_not_pass(database: Database) ->
         database.refused(lambda use=use: world.sign(digests(1), use=use))
         database.refused(lambda use=use: use.authenticate.by_token(Secret(world.tokens[OFFICE.name].encode())))
     assert database.reported() == [("clients", OFFICE.name)] * 4
+
+
+def test_a_key_that_is_made_to_look_unfinished_is_not_destroyed(database: Database) -> None:
+    world = database.world
+    unfinished: list[dict[str, object]] = []
+    generate = world.hsm.generate_key_pair
+
+    def watched(object_id: bytes, key_type: KeyType) -> bytes:
+        unfinished.extend(row for row in database.rows("keys") if row["name"] == "keys/live")
+        return generate(object_id, key_type)
+
+    world.hsm.generate_key_pair = watched
+    world.use.create_key(OPERATOR, name="keys/live", key_type=KeyType.EC_P256, deadline=world.deadline())
+    world.use.key_generation.generate("keys/live")
+    world.hsm.generate_key_pair = generate
+    live = world.use.get_key(OPERATOR, "keys/live")
+    (row,) = unfinished
+    assert row["object_id"] == live.object_id
+    world.clock.advance(timedelta(days=2))
+    # As the threat model says, yesterday's row passes when the newest entries about it are gone.
+    forgotten = "DELETE FROM audit_entries WHERE subject = ? AND subject_version > ?"
+    assert database.edit(forgotten, live.name, row["version"]) == 1
+    assert database.edit("DELETE FROM keys WHERE name = ?", live.name) == 1
+    database.insert("keys", row)
+    other = world.new_process()
+    other.key_generation.generate("keys/live")
+    assert other.get_key(OPERATOR, "keys/live").object_id != live.object_id
+    assert [event.fields["key"] for event in world.events if event.name == "key_object_left"] == ["keys/live"]
+    # The object is still there: once the rows are set right, it signs.
+    reference = KeyReference(object_id=live.object_id, key_type=live.key_type, public_key=live.public_key)
+    made = world.hsm.sign(reference, SignatureAlgorithm.ECDSA_P256_SHA256, digests(1), pss_salt_length=None)
+    assert len(made) == 1
 
 
 def test_a_replay_memory_set_back_is_refused(database: Database) -> None:

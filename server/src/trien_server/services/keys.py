@@ -3,6 +3,7 @@
 import queue
 import threading
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import Busy, HsmUnavailable, PermissionDenied, Refusal
@@ -21,6 +22,8 @@ _RETRY_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 300.0
 _LEASE_SECONDS = 10.0
 """How long to wait for another process's lease before another key gets its turn."""
+_LONGEST_CLEARED = timedelta(days=1)
+"""How old a key's record may be for what its attempts left to be destroyed."""
 
 
 class KeyGeneration:
@@ -31,7 +34,8 @@ class KeyGeneration:
     version only if that is still the record in force. So of two processes that take up the same key one wins, and
     what the other made is destroyed: never an object that the record in force names. A crash leaves the key
     PENDING_GENERATION and perhaps objects on the token that no record names; the next attempt destroys those of
-    the attempt before it.
+    the attempt before it. Not for ever: in a database that was set back, by a restored backup or by somebody who
+    writes to it, a key that signs may look like one that was never finished.
     """
 
     def __init__(
@@ -107,7 +111,10 @@ class KeyGeneration:
         attempt = next_version(before, object_id=self._randomness.bytes(16))
         if not self._put(before, attempt, kind="key_generation_begun"):
             return None
-        self._destroy(before.object_id, name)
+        if self._clock.now() - before.create_time <= _LONGEST_CLEARED:
+            self._destroy(before.object_id, name)
+        else:
+            self._report("key_object_left", {"key": name, "because": "the key was asked for more than a day ago"})
         try:
             public_key = self._hsm.generate_key_pair(attempt.object_id, attempt.key_type)
         except HsmUnavailable:
