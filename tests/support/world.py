@@ -126,6 +126,7 @@ class World:
             places=2,
             admitted=64,
             waiters=4,
+            senders=4,
             deliveries=self.deliveries,
             language=Language.ENGLISH,
         )

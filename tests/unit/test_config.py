@@ -1,10 +1,11 @@
 """Where a setting comes from, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trien_server.config import BadConfiguration, load
+from trien_server.config import BadConfiguration, ServerSection, load, senders_of, waiters_of
 
 FILE = """
 [server]
@@ -69,6 +70,25 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(file: Path, override: str, 
         load(file, environment={}, overrides=[override])
     assert expected in str(refused.value)
     assert "1234" not in str(refused.value)
+
+
+@pytest.mark.parametrize("threads", [8, 32, 64, 160])
+def test_calls_that_wait_deliver_or_sign_leave_threads_for_the_others(file: Path, threads: int) -> None:
+    def config_of(signing: int) -> ServerSection:
+        overrides = [f"server.threads={threads}", f"server.signing_requests={signing}"]
+        return load(file, environment={}, overrides=overrides).config.server
+
+    most = next(signing for signing in range(threads, 0, -1) if _loads(config_of, signing))
+    server = config_of(most)
+    assert most + waiters_of(server) + senders_of(server) == threads - 2
+
+
+def _loads(config_of: Callable[[int], ServerSection], signing: int) -> bool:
+    try:
+        config_of(signing)
+    except BadConfiguration:
+        return False
+    return True
 
 
 def test_every_fault_is_told_at_once(file: Path) -> None:

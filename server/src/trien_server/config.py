@@ -168,12 +168,17 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
 }
 
 
-_OTHER_CALLS = 4
+_OTHER_CALLS = 2
 
 
 def waiters_of(server: ServerSection) -> int:
     """Returns how many calls may wait for authorizations at once: an eighth of the threads."""
     return max(1, server.threads // 8)
+
+
+def senders_of(server: ServerSection) -> int:
+    """Returns how many codes may be delivered at once, each for as long as its carrier takes: a sixteenth."""
+    return max(1, server.threads // 16)
 
 
 class BadConfiguration(Exception):  # noqa: N818
@@ -212,11 +217,11 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
         config = Config.model_validate(values)
     except ValidationError as error:
         raise BadConfiguration("\n".join(_fault_of(fault, sources) for fault in error.errors())) from None
-    most = config.server.threads - waiters_of(config.server) - _OTHER_CALLS
+    most = config.server.threads - waiters_of(config.server) - senders_of(config.server) - _OTHER_CALLS
     if config.server.signing_requests > most:
         raise BadConfiguration(
             f"server.signing_requests: at most {most} with {config.server.threads} server.threads, "
-            "for waiting and other calls need some"
+            "for waiting, delivering codes and other calls need some"
         )
     _check_token(config.token)
     faults = [] if config.email is None else _email_faults(config.email)

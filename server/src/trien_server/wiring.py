@@ -17,7 +17,7 @@ from trien.v1 import (
     signing_service_pb2_grpc,
 )
 
-from trien_server.config import BadConfiguration, Config, EmailSection, SmsSection, waiters_of
+from trien_server.config import BadConfiguration, Config, EmailSection, SmsSection, senders_of, waiters_of
 from trien_server.core.delivered_text import Language
 from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
@@ -97,6 +97,7 @@ class UseCases:
         places: int,
         admitted: int,
         waiters: int,
+        senders: int,
         deliveries: Mapping[AuthenticatorKind, Delivery],
         language: Language,
     ) -> None:
@@ -148,7 +149,7 @@ class UseCases:
             randomness=randomness,
             service=issuer,
             language=language,
-            senders=waiters,
+            senders=senders,
         )
         self.deny_authorization = DenyAuthorization(transactions=transactions)
         self.fetch_activation_data = FetchActivationData(transactions=transactions, seals=seals, clock=clock)
@@ -344,6 +345,7 @@ class Instance:
             places=config.token.sessions or min(os.cpu_count() or 1, 8),
             admitted=config.server.signing_requests,
             waiters=waiters_of(config.server),
+            senders=senders_of(config.server),
             deliveries=deliveries,
             language=Language(config.delivery.language),
         )
