@@ -136,7 +136,10 @@ def test_a_worker_that_dies_pauses_or_hangs_is_replaced_while_the_other_serves(
 
 
 @pytest.mark.promise("P8")
-def test_a_refused_pin_is_never_tried_again(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize("killed", [1, 2], ids=["one worker ends", "all workers end"])
+def test_a_refused_pin_is_never_tried_again(
+    tmp_path: Path, killed: int, record_property: Callable[[str, object], None]
+) -> None:
     server = several(tmp_path)
     installation = server.installation
     with running(installation):
@@ -144,7 +147,8 @@ def test_a_refused_pin_is_never_tried_again(tmp_path: Path, record_property: Cal
         logins = server.shim.counted()["C_Login", "called"]
         # The PIN is changed behind the servers' back: the next one to log in is refused.
         (installation.directory / "token-pin").write_text("not the PIN any more\n")
-        os.kill(workers_of(installation)[0], signal.SIGKILL)
+        for worker in workers_of(installation)[:killed]:
+            os.kill(worker, signal.SIGKILL)
         assert installation.wait() == 3
         assert server.shim.counted()["C_Login", "called"] == logins + 1
         events = server.events()

@@ -63,7 +63,8 @@ class Supervisor:
         self._report = report
         self._workers: list[_Worker] = []
         self._failures = 0
-        self._logged_in = False
+        self._last_end = 0.0
+        """When a worker last ended or was dismissed, on the monotonic clock."""
         self._next_start = 0.0
         self._numbers = 0
 
@@ -95,10 +96,13 @@ class Supervisor:
         return [worker.process.pid for worker in self._workers]
 
     def _start_missing(self) -> None:
-        staying = sum(worker.leaving_since is None for worker in self._workers)
-        # Until one worker serves there is only one: a wrong PIN is tried once, not once by each, for tokens lock.
-        wanted = self._count if self._logged_in else 1
-        while staying < wanted and time.monotonic() >= self._next_start:
+        staying = [worker for worker in self._workers if worker.leaving_since is None]
+        missing = self._count - len(staying)
+        # One at a time until one serves, at a start and whenever workers ended: a wrong PIN is tried once, not once by
+        # each, for tokens lock.
+        if not any(worker.served and worker.begun > self._last_end for worker in staying):
+            missing = min(missing, 0 if any(not worker.served for worker in staying) else 1)
+        while missing > 0 and time.monotonic() >= self._next_start:
             receiving, sending = os.pipe()
             os.set_blocking(receiving, False)
             try:
@@ -119,7 +123,7 @@ class Supervisor:
             self._numbers += 1
             self._workers.append(_Worker(self._numbers, process, receiving, begun=now, heard=now))
             self._report("worker_started", {"pid": str(process.pid)})
-            staying += 1
+            missing -= 1
 
     def _listen(self, seconds: float) -> None:
         by_pipe = {worker.pipe: worker for worker in self._workers}
@@ -135,7 +139,7 @@ class Supervisor:
                 if Heartbeat.HUNG.value in said:
                     self._dismiss(worker, "worker_hung")
                 else:
-                    worker.served = self._logged_in = True
+                    worker.served = True
                     if time.monotonic() - worker.begun > STEADY_SECONDS:
                         self._failures = 0
 
@@ -151,6 +155,7 @@ class Supervisor:
     def _dismiss(self, worker: _Worker, event: str) -> None:
         if worker.leaving_since is None:
             worker.leaving_since = time.monotonic()
+            self._last_end = time.monotonic()
             self._report(event, {"pid": str(worker.process.pid)})
             self._signal(worker, signal.SIGTERM)
             # A stopped process (SIGSTOP) does not even see SIGTERM: after DYING_SECONDS it is killed.
@@ -159,6 +164,7 @@ class Supervisor:
         """Takes the dead away; returns an exit code when going on makes no sense."""
         for worker in [worker for worker in self._workers if worker.process.poll() is not None]:
             self._workers.remove(worker)
+            self._last_end = time.monotonic()
             os.close(worker.pipe)
             code = worker.process.returncode
             self._report("worker_ended", {"pid": str(worker.process.pid), "code": str(code)})
