@@ -48,6 +48,6 @@ def verify_cms(file: Path, signed: cms.SignedData, anchors: Sequence[x509.Certif
         field=None,
         algorithm=algorithm,
         unchanged=status.intact and status.valid and has_attributes,
-        # A signature over attributes, taken out of its message, is also one over a file that consists of these attributes.
+        # A signature over attributes, taken out of its message, is also one over a file that consists of them.
         remark="" if has_attributes else "it has no signed attributes, so it may have been made for something else",
     )
