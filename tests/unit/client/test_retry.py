@@ -4,8 +4,17 @@ from datetime import timedelta
 
 import pytest
 
-from trien_client import Busy, OneTimePasswordRejected, RetryPolicy, ServerNotTrusted, TrienError, Unavailable
-from trien_client._retry import send
+from trien_client import (
+    Busy,
+    HsmUnavailable,
+    OneTimePasswordRejected,
+    RetryPolicy,
+    ServerNotTrusted,
+    StoreUnavailable,
+    TrienError,
+    Unavailable,
+)
+from trien_client._calls import Calls
 from trien_client._steps import Pause, Send, Step
 from trien_client._steps import run as run_operation
 
@@ -41,7 +50,7 @@ def no_method(*_: object, **__: object) -> str:
     raise AssertionError
 
 
-def run(attempt: Fails, clock: Clock, seconds: float = 60.0) -> str:
+def run(attempt: Fails, clock: Clock, seconds: float = 60.0, *, repeatable: bool = True) -> str:
     def carry_out(step: Step) -> str | None:
         match step:
             case Send(_, _, timeout):
@@ -50,7 +59,8 @@ def run(attempt: Fails, clock: Clock, seconds: float = 60.0) -> str:
                 return clock.sleep(wait)
         raise AssertionError(step)
 
-    sending = send(no_method, None, policy=POLICY, deadline=clock.now + seconds, monotonic=clock)
+    calls = Calls(retries=POLICY, timeout=seconds, monotonic=clock)
+    sending = calls.send(no_method, None, deadline=calls.deadline(None), repeatable=repeatable)
     return str(run_operation(sending, carry_out))
 
 
@@ -91,3 +101,14 @@ def test_what_will_not_pass_is_not_tried_again(error: TrienError) -> None:
         run(attempt, clock)
     assert len(attempt.timeouts) == 1
     assert clock.waits == []
+
+
+def test_what_must_not_be_done_twice_is_tried_again_only_when_nothing_was_done() -> None:
+    clock, attempt = Clock(), Fails(Busy("busy"), Busy("busy"))
+    assert run(attempt, clock, repeatable=False) == "done"
+    assert len(attempt.timeouts) == 3
+    for error in (Unavailable("gone"), StoreUnavailable("unknown"), HsmUnavailable("away")):
+        attempt = Fails(error)
+        with pytest.raises(type(error)):
+            run(attempt, clock, repeatable=False)
+        assert len(attempt.timeouts) == 1

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from trien_client._retry import NO_RETRY, RetryPolicy, send
+from trien_client._retry import RetryPolicy, did_nothing, is_retried, send
 from trien_client._steps import Method, Operation, Response
 
 DEFAULT_TIMEOUT = 30.0
@@ -29,9 +29,12 @@ class Calls:
     def send(
         self, method: Method[Any, Response], request: Any, *, deadline: float, repeatable: bool
     ) -> Operation[Response]:
-        """Calls `method` with `request`, before `deadline`; more than once only when it is `repeatable`."""
-        policy = self._retries if repeatable else NO_RETRY
-        return send(method, request, policy=policy, deadline=deadline, monotonic=self.now)
+        """Calls `method` with `request`, before `deadline`.
+
+        More than once when it is `repeatable`, and when the server said that it did nothing.
+        """
+        retried = is_retried if repeatable else did_nothing
+        return send(method, request, policy=self._retries, retried=retried, deadline=deadline, monotonic=self.now)
 
 
 def request_id_or_new(request_id: str | None) -> str:

@@ -268,8 +268,9 @@ class Client(BaseClient[OneTimePasswordCallback]):
     ) -> Challenge:
         """Has a code for exactly these authorizations sent to a person by SMS or e-mail.
 
-        It can be given to `approve_authorizations` for five minutes, once. It is not tried again by itself; after a
-        `DeliveryFailed` or a `TransportError` the code may still arrive, but only that of a new challenge can be used.
+        It can be given to `approve_authorizations` for five minutes, once. Only after `Busy`, when nothing was sent, is
+        it tried again by itself; after a `DeliveryFailed` or a `TransportError` the code may still arrive, but only
+        that of a new challenge can be used.
         """
         return self._run(
             self._services.authorizations.send_one_time_password(
@@ -303,7 +304,7 @@ class Client(BaseClient[OneTimePasswordCallback]):
         )
 
     def deny_authorization(self, name: str, *, timeout: float | None = None) -> Authorization:
-        """Denies a pending authorization for good. It is not tried again: read it after a `TransportError`."""
+        """Denies a pending authorization for good. After a `TransportError` it is not tried again: read it then."""
         return self._run(self._services.authorizations.deny(name, deadline=self._deadline(timeout)))
 
     def fetch_activation_data(self, authorization: str, *, timeout: float | None = None) -> ActivationData:

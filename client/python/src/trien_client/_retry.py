@@ -23,7 +23,7 @@ class RetryPolicy:
     """How often and how fast a call is tried again.
 
     Only what the server calls UNAVAILABLE is tried again, and only where a `request_id` or the nature of the call makes
-    it safe. The waits grow by `multiplier`, half of each at random, and never go beyond the call's deadline.
+    it safe; calls that are not safe to repeat only after `Busy`, with which the server did nothing of them. The waits grow by `multiplier`, half of each at random, and never go beyond the call's deadline.
     """
 
     attempts: int = 6
@@ -43,7 +43,9 @@ class RetryPolicy:
         return least + ceiling * (0.5 + jitter / 2)
 
 
-NO_RETRY = RetryPolicy(attempts=1)
+def did_nothing(error: Exception) -> bool:
+    """Tells whether `error` says that the server did nothing of a call that is not repeatable: it may be sent again."""
+    return isinstance(error, Busy)
 
 
 def is_retried(error: Exception) -> bool:
@@ -58,6 +60,7 @@ def send(
     request: Any,
     *,
     policy: RetryPolicy,
+    retried: Callable[[Exception], bool] = is_retried,
     deadline: float,
     monotonic: Callable[[], float],
 ) -> Operation[Response]:
@@ -70,7 +73,7 @@ def send(
         try:
             answer: Response = yield Send(method, request, max(deadline - monotonic(), 0.0))
         except TrienError as error:
-            if number >= policy.attempts or not is_retried(error):
+            if number >= policy.attempts or not retried(error):
                 raise
             number += 1
             retry_after = error.retry_after if isinstance(error, Refusal) else None
