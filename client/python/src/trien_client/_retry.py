@@ -23,7 +23,8 @@ class RetryPolicy:
     """How often and how fast a call is tried again.
 
     Only what the server calls UNAVAILABLE is tried again, and only where a `request_id` or the nature of the call makes
-    it safe; calls that are not safe to repeat only after `Busy`, with which the server did nothing of them. The waits grow by `multiplier`, half of each at random, and never go beyond the call's deadline.
+    it safe; calls that are not safe to repeat only after `Busy`, with which the server did nothing of them. The waits
+    grow by `multiplier`, half of each at random, and never go beyond the call's deadline.
     """
 
     attempts: int = 6
