@@ -21,6 +21,12 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def processor_seconds(pid: int) -> float:
+    """Returns how much time of the processors a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class VitalSigns:
     """Watches a process while the block runs."""
 
