@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from asn1crypto import cms  # type: ignore[import-untyped]
+from asn1crypto import cms, pem  # type: ignore[import-untyped]
+from asn1crypto.x509 import Certificate  # type: ignore[import-untyped]
 from tests.documents.producers import reportlab_page
 from tests.fakes.signing_service import SIGNER, Abort, CertificateAuthority, FakeSigningService, Refuse, Tamper
 from tests.integration.client.command import CODE, INTERRUPT, Trien, at_terminal
@@ -125,6 +126,14 @@ def test_a_signature_does_not_pass_for_one_of_its_own_attributes(
     # Taken out of the message, what was signed is a file of its own, and nothing in the message says otherwise.
     attributes = tmp_path / "attributes"
     attributes.write_bytes(info["signed_attrs"].untag().dump())
+    raw = tmp_path / "attributes.sig"
+    raw.write_bytes(info["signature"].native)
+    chain = [Certificate.load(found.chosen.dump()) for found in message["content"]["certificates"]]
+    signers = tmp_path / "signers.pem"
+    signers.write_bytes(b"".join(pem.armor("CERTIFICATE", found.dump()) for found in chain if not found.ca))
+    said = trien("verify", attributes, "--signature", raw, "--certificate", signers, exit_code=1).stdout
+    assert "may come from one" in said
+    assert "does not verify" not in said
     info["signed_attrs"] = None
     stripped = tmp_path / "attributes.p7s"
     stripped.write_bytes(cms.ContentInfo.load(message.dump(force=True)).dump())

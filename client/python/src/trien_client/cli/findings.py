@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asn1crypto import x509 as asn1_x509  # type: ignore[import-untyped]
+from asn1crypto import cms  # type: ignore[import-untyped]
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pyhanko_certvalidator.errors import PathBuildingError
@@ -20,6 +21,9 @@ from trien_client.cli.outcome import plain
 
 if TYPE_CHECKING:
     from pyhanko.sign.validation.status import StandardCMSSignatureStatus
+
+
+_LARGEST_ATTRIBUTES = 64 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +101,9 @@ def verify_detached(
         verify_signature(chain[0], chosen, signature, signed)
     except VerificationError as error:
         remarks.append(str(error))
+    if _holds_signed_attributes(file):
+        # What a CMS signature signs is its attributes: taken out, they would be a file and its value a raw signature.
+        remarks.append("the file is what another kind of signature signs (CMS signed attributes): it may come from one")
     unchanged = not remarks
     unknown_issuer = None
     try:
@@ -123,6 +130,16 @@ def verify_detached(
         good=unchanged and trusted,
         remark=" ".join(remarks),
     )
+
+
+def _holds_signed_attributes(file: Path) -> bool:
+    if file.stat().st_size > _LARGEST_ATTRIBUTES:
+        return False
+    try:
+        attributes = cms.CMSAttributes.load(file.read_bytes(), strict=True)
+        return "message_digest" in {attribute["type"].native for attribute in attributes}
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def verify_pdf(file: Path, anchors: Sequence[x509.Certificate]) -> list[Finding]:
