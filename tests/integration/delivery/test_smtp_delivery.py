@@ -1,10 +1,13 @@
 """Mail: each thing that a mail server can do wrong, at each command."""
 
+import socket
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +33,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 class Sender:
     """A delivery to a test's server, and what it reported."""
 
-    def __init__(self, server: MailServer, files: Tls, /, **changes: Any) -> None:
+    def __init__(self, server: MailServer | SimpleNamespace, files: Tls, /, **changes: Any) -> None:
         self.reports: list[Mapping[str, str]] = []
         self.clock = ManualClock()
         options: dict[str, Any] = {
@@ -193,3 +196,25 @@ def test_without_encryption_only_this_machine_is_connected() -> None:
 def test_a_name_that_does_not_exist_is_told(tls: Tls) -> None:
     with running(MailServer(tls)) as server:
         assert "resolved" in Sender(server, tls, host="mail.invalid").fails(timeout=20.0)
+
+
+@pytest.mark.promise("P8")
+def test_an_answer_without_end_is_not_kept(tls: Tls) -> None:
+    sent = 0
+
+    def answer(listening: socket.socket) -> None:
+        nonlocal sent
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"220 ready\r\n")
+            connection.recv(1000)
+            while True:
+                sent += connection.send((b"250-" + b"a" * 8000 + b"\r\n") * 10)
+
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        server = SimpleNamespace(port=listening.getsockname()[1])
+        assert Sender(server, tls).fails() == "its answers are too long"
+        thread.join(60)
+    assert 256 * 1024 < sent < 64 * 1024 * 1024, "what the two sockets hold is sent besides"

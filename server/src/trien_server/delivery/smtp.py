@@ -9,13 +9,15 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, BinaryIO
 
 from trien_server.core.ports import Clock, DeliveredText, Report
 from trien_server.core.secret import Secret
 from trien_server.delivery.lines import Line, Lines, NotTaken
 
 _GOOD_BYE_SECONDS = 1.0
+_MOST_ANSWERS = 256 * 1024
+"""How many bytes a server may answer in a session, before TLS and again behind it."""
 
 
 class SmtpTls(StrEnum):
@@ -118,12 +120,38 @@ class _Session(smtplib.SMTP):
         self.local_hostname = self._literal
         super().ehlo_or_helo_if_needed()
 
+    def getreply(self) -> tuple[int, bytes]:
+        """Reads an answer, of a limited length: anybody on the way can give one before TLS begins."""
+        if self.file is None and self.sock is not None:
+            self.file = _LimitedAnswers(self.sock.makefile("rb"))
+        return super().getreply()
+
     def say_good_bye(self) -> None:
         """Ends the session politely; a server that does not answer is not waited for."""
         with suppress(OSError, smtplib.SMTPException):
             if self.sock is not None:
                 self.sock.settimeout(min(_GOOD_BYE_SECONDS, self._line.remaining()))
             self.quit()
+
+
+class _LimitedAnswers:
+    """The lines of a session; smtplib keeps all lines of an answer."""
+
+    def __init__(self, lines: BinaryIO) -> None:
+        self._lines = lines
+        self._left = _MOST_ANSWERS
+
+    def readline(self, most: int) -> bytes:
+        """Returns the next line, at most `most` bytes of it. Raises `NotTaken` when there were too many bytes."""
+        line = self._lines.readline(most)
+        self._left -= len(line)
+        if self._left < 0:
+            raise NotTaken("its answers are too long")
+        return line
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._lines.close()
 
 
 def _address(address: str, *, name: str = "") -> Address:
