@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from trien_server import config
 from trien_server.core.delivered_text import Language, delivered_text
 from trien_server.core.records import AuthenticatorKind
@@ -34,14 +36,14 @@ def test_every_link_between_documents_leads_somewhere() -> None:
     assert checked > 3
 
 
-def test_every_test_that_the_threat_model_names_exists() -> None:
-
-    page = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", page)
+@pytest.mark.parametrize(("page", "least"), [("threat-model.md", 5), ("reliability.md", 25)])
+def test_every_test_that_a_page_names_exists(page: str, least: int) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", text)
     for path, function in named:
         assert (ROOT / path).exists(), path
         assert not function or f"def {function}(" in (ROOT / path).read_text(encoding="utf-8"), function
-    assert len(named) >= 5
+    assert len(named) >= least
 
 
 def test_the_operators_page_shows_the_texts_that_people_get() -> None:

@@ -144,7 +144,9 @@ def test_a_failing_disk_refuses_all_who_share_the_commit(path: Path, rule: str) 
     assert len(acknowledged) + len(refused) == threads * times + 4
     assert len(refused) >= threads, "those who waited for the failed commit were not all refused"
     after = run.lines.index(f"fatal {run.said('fatal')[0]}")
-    assert not any(line.startswith("ack") for line in run.lines[after:])
+    # Who was answered before may say so later: each thread once at most.
+    assert sum(line.startswith("ack") for line in run.lines[after:]) <= threads
+    assert not any(name.startswith("after-fatal") for name in run.found)
 
 
 @pytest.mark.promise("P1", "P8")
