@@ -51,6 +51,22 @@ def test_what_waits_is_listed_with_all_that_a_person_has_to_know(trien: Trien, c
     assert {found["fingerprint"] for found in content} == {one.fingerprint, many.fingerprint, "ab" * 8}
 
 
+def test_a_title_is_shown_wherever_somebody_decides_and_as_the_words_of_the_application(
+    trien: Trien, client: Client
+) -> None:
+    words = "“Báo cáo mùa vụ” (the application's words)"
+    name = asked(client, title="Báo cáo mùa vụ").name
+    assert f"  title:       {words}\n" in trien("authorizations", "list").stdout
+    [content] = json.loads(trien("authorizations", "list", "--output", "json").stdout)
+    assert content["title"] == "Báo cáo mùa vụ"
+    assert words in trien("authorizations", "wait", name, "--for", "0", exit_code=6).stdout
+    code, screen, _ = at_terminal(
+        ["authorizations", "approve", name], [INTERRUPT], {"TRIEN_CONNECTION": str(trien.connection)}
+    )
+    assert (code, words in screen) == (130, True), screen
+    assert trien("authorizations", "deny", name).stdout == f"Denied: {name}\n  title: {words}\n"
+
+
 def test_what_is_decided_or_has_expired_is_listed_only_when_all_is_asked_for(
     trien: Trien, client: Client, service: FakeSigningService
 ) -> None:
@@ -181,7 +197,9 @@ def test_a_wait_ends_with_the_decision(trien: Trien, client: Client, service: Fa
     assert "state:       APPROVED" in trien("authorizations", "wait", approved).stdout
     timer.join()
     assert "state:       DENIED" in trien("authorizations", "wait", denied, exit_code=1).stdout
-    assert "state:       PENDING" in trien("authorizations", "wait", pending, "--for", "0.2", exit_code=1).stdout
+    still = trien("authorizations", "wait", pending, "--for", "0.2", exit_code=6)
+    assert "state:       PENDING" in still.stdout
+    assert "Nobody decided within 0.2 s; it still waits." in still.stderr
 
 
 def test_a_wait_for_what_has_expired_ends_at_once(trien: Trien, client: Client, service: FakeSigningService) -> None:

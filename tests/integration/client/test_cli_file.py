@@ -15,6 +15,7 @@ from tests.fakes.signing_service import SIGNER, Abort, CertificateAuthority, Fak
 from tests.integration.client.command import CODE, INTERRUPT, Trien, at_terminal
 
 from trien_client import Authorization, Client, SignatureAlgorithm
+from trien_client.cli.sign_file import title_of
 from trien_client.pyhanko import TrienSigner, WhenApproved
 
 CREDENTIALS = {
@@ -256,10 +257,19 @@ def test_a_file_is_signed_when_somebody_has_approved(
     thread.join()
     [made] = service.authorizations.values()
     assert (made.approver, made.items[0].WhichOneof("item")) == (SIGNER, "document_digest")
+    assert made.title == "bản vẽ.dwg"
     assert f"trien authorizations approve {made.name}" in result.stderr
     assert openssl_says(drawing, drawing.with_name("bản vẽ.dwg.p7s"), authority.root_pem).returncode == 0
     assert "no password here" in trien("sign", "file", drawing, "--credential", "rsa", "--when-approved",
                                        "--force", "--otp-file", "-", code=CODE, exit_code=2).stderr  # fmt: skip
+
+
+def test_the_title_of_an_authorization_for_files_is_one_that_the_server_takes() -> None:
+    assert title_of(["a.xml"]) == "a.xml"
+    assert title_of(["a.xml", "b.xml", "c.xml"]) == "a.xml and 2 more"
+    assert title_of(["ba\u0309n\nve\u0303\u202e.dwg"]) == "bản�vẽ�.dwg"
+    longest = title_of(["x" * 250, "b.xml"])
+    assert (len(longest), longest[-12:]) == (200, "… and 1 more")
 
 
 def test_what_was_denied_is_not_signed(

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from trien_client.cli import options
-from trien_client.cli.outcome import EXIT_CODES, CommandError, ExitCode, OutputFormat, reported, show
+from trien_client.cli.outcome import (
+    EXIT_CODES,
+    CommandError,
+    ExitCode,
+    OutputFormat,
+    fail,
+    reported,
+    show,
+    still_waiting,
+)
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="See what waits for a signer, and decide on it.")
 
@@ -36,7 +45,7 @@ def list_authorizations(
     """List what this application asked for and waits for.
 
     The fingerprint tells what would be signed: of one digest it is the beginning, of several the beginning of SHA-256
-    over all of them, in their order.
+    over all of them, in their order. The title is what the application calls it, and proves nothing.
 
     \b
     Examples:
@@ -159,13 +168,13 @@ def deny(
       trien authorizations deny credentials/hoang-trinh-don-rsa/authorizations/8f0c…
     """
     with reported(output):
-        from trien_client.cli.decisions import listing_content, named, require_names
+        from trien_client.cli.decisions import denial, listing_content, named, require_names
 
         require_names([name])
         target = _target(connection, address, ca_file, token_file, certificate_file, key_file, timeout)
         with target.connect() as client, named(name):
             denied = client.deny_authorization(name)
-        show(output, f"Denied: {denied.name}", listing_content(denied))
+        show(output, denial(denied), listing_content(denied))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -184,20 +193,22 @@ def wait(
 ) -> None:
     """Wait until an authorization is decided on.
 
-    It ends with 0 when it was approved, and with 1 when it was denied, has expired or still waits.
+    It ends with 0 when it was approved, with 1 when it was denied or has expired, and with 6 when it still waits.
 
     \b
     Example:
       trien authorizations wait credentials/hoang-trinh-don-rsa/authorizations/8f0c… --for 300
     """
     with reported(output):
-        from trien_client.cli.decisions import is_approved, listing, listing_content, named, require_names
+        from trien_client.cli.decisions import is_approved, is_open, listing, listing_content, named, require_names
 
         require_names([name])
         target = _target(connection, address, ca_file, token_file, certificate_file, key_file, 30.0)
         with target.connect() as client, named(name):
             found = client.wait_authorization(name, timeout=at_most)
         show(output, listing([found], everything=True), listing_content(found))
+        if is_open(found):
+            fail(output, still_waiting(name, at_most))
         if not is_approved(found):
             raise typer.Exit(int(ExitCode.REFUSED))
 

@@ -9,7 +9,7 @@ from trien_client._client import Client
 from trien_client._errors import AuthorizationNotPending, Refusal
 from trien_client._resources import Approval, Authorization, AuthorizationState, AuthorizedItem
 from trien_client.cli.options import present_activators
-from trien_client.cli.outcome import CommandError, clock_time
+from trien_client.cli.outcome import CommandError, clock_time, plain
 
 MOST_AUTHORIZATIONS = 100
 _ID = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -114,6 +114,7 @@ def listing(authorizations: Sequence[Authorization], *, everything: bool) -> str
 def _block(authorization: Authorization) -> str:
     lines = [
         authorization.name,
+        *([f"  title:       {titled(authorization)}"] if authorization.title else []),
         f"  state:       {_state(authorization)}",
         f"  to sign:     {_count(authorization.items)} with {authorization.algorithm or 'an unknown algorithm'}",
         f"  fingerprint: {grouped(authorization.fingerprint)}",
@@ -126,6 +127,17 @@ def _block(authorization: Authorization) -> str:
     if authorization.create_time is not None:
         lines.append(f"  made:        {_local(authorization.create_time)}")
     return "\n".join(lines)
+
+
+def titled(authorization: Authorization) -> str:
+    """Writes its title as what it is: nobody but the application says that it is true."""
+    return f"“{plain(authorization.title)}” (the application's words)"
+
+
+def denial(authorization: Authorization) -> str:
+    """The denied authorization for people."""
+    title = f"\n  title: {titled(authorization)}" if authorization.title else ""
+    return f"Denied: {authorization.name}{title}"
 
 
 def _state(authorization: Authorization) -> str:
@@ -157,10 +169,11 @@ def grouped(fingerprint: str) -> str:
 
 
 def summary(authorizations: Sequence[Authorization]) -> str:
-    """What a person is shown before approving: each authorization in one line of the screen's width or two."""
+    """What a person is shown before approving: each authorization in a few short lines."""
     lines = [
         f"\n  {authorization.name}\n    {_count(authorization.items)} with {authorization.algorithm},"
         f" fingerprint {grouped(authorization.fingerprint)}"
+        + (f"\n    title: {titled(authorization)}" if authorization.title else "")
         for authorization in authorizations
     ]
     return "".join(lines)
@@ -189,6 +202,7 @@ def listing_content(authorization: Authorization) -> dict[str, object]:
     """One authorization for programs."""
     return {
         "name": authorization.name,
+        "title": authorization.title,
         "state": authorization.state,
         "expired": has_expired(authorization),
         "algorithm": authorization.algorithm,

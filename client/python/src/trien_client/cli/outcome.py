@@ -23,6 +23,7 @@ EXIT_CODES = """Exit codes:
 3  the server cannot be reached or is not able to work now: try again
 4  the one-time password was not accepted, or the signer is locked
 5  the server or its answer cannot be trusted: nothing was handed out
+6  nobody has decided on the authorization yet: wait again
 130  interrupted (Ctrl-C): nothing was written"""
 
 
@@ -35,6 +36,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 3
     ONE_TIME_PASSWORD = 4
     NOT_TRUSTED = 5
+    NOT_DECIDED = 6
     INTERRUPTED = 130
 
 
@@ -175,12 +177,21 @@ def describe(error: "TrienError") -> Failure:
         advice = "Nothing was written. Tell your security officer."
         return Failure("NOT_VERIFIED", str(error), advice, ExitCode.NOT_TRUSTED, request_id=error.request_id)
     if isinstance(error, _errors.NotDecidedInTime):
-        advice = f"Wait on with trien authorizations wait {error.authorization}, or deny it."
-        return Failure("NOT_DECIDED", str(error), advice, ExitCode.REFUSED, request_id=error.request_id)
+        return _not_decided(str(error), error.authorization, request_id=error.request_id)
     if isinstance(error, _errors.TrustNotConfigured):
         advice = "Give the CA's certificate with --trust-anchors."
         return Failure("NO_TRUST_ANCHORS", "There is nothing to verify signatures with.", advice, ExitCode.USAGE)
     return Failure("CONNECTION_FILE", str(error), "Check --connection or TRIEN_CONNECTION.", ExitCode.USAGE)
+
+
+def still_waiting(authorization: str, seconds: float) -> Failure:
+    """Returns what to say when a wait of `seconds` has ended and nobody has decided."""
+    return _not_decided(f"Nobody decided within {seconds:g} s; it still waits.", authorization)
+
+
+def _not_decided(message: str, authorization: str, **details: object) -> Failure:
+    advice = f"Wait again with trien authorizations wait {authorization}, or deny it."
+    return Failure("NOT_DECIDED", message, advice, ExitCode.NOT_DECIDED, authorization=authorization, **details)
 
 
 def attempts_message(remaining: int | None) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client._client import Client
 from trien_client._items import Item
 from trien_client._resources import SigningResult
+from trien_client._two_phases import OnPending
 from trien_client.cli.password import PasswordSource
 from trien_client.pyhanko import TrienSigner, sign_together
 
@@ -43,9 +45,33 @@ class PromptingSigner(TrienSigner):
 class WaitingSigner(TrienSigner):
     """A signer that waits until somebody has approved, in this thread, so that Ctrl-C ends the wait."""
 
+    def __init__(
+        self,
+        client: Client,
+        credential: str,
+        *,
+        algorithm: SignatureAlgorithm | None,
+        approver: str | None,
+        on_pending: OnPending,
+        title: str,
+    ) -> None:
+        super().__init__(client, credential, algorithm=algorithm)
+        self._ask_and_sign = partial(
+            client.sign_when_approved,
+            credential,
+            self.algorithm,
+            approver=approver,
+            on_pending=on_pending,
+            title=title,
+        )
+
     async def run(self, work: Callable[[], SigningResult]) -> SigningResult:
         """Does `work` in this thread."""
         return work()
+
+    def sign_items(self, items: Sequence[Item], *, request_id: str | None = None) -> SigningResult:
+        """Has items signed under one authorization that carries the title."""
+        return self._ask_and_sign(items, request_id=request_id)
 
 
 def run_together(signer: TrienSigner, jobs: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:

@@ -1,5 +1,7 @@
 """`trien sign file`: a signature beside a file of any kind."""
 
+import unicodedata
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +12,7 @@ import typer
 
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client.cli import options
-from trien_client.cli.outcome import CommandError, OutputFormat, reported, show
+from trien_client.cli.outcome import CommandError, OutputFormat, plain, reported, show
 from trien_client.cli.results import result_content
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from trien_client.pyhanko import TrienSigner
 
 _MOST_FILES = 200
+_LONGEST_TITLE = 200
 SUFFIX = ".p7s"
 
 
@@ -61,7 +64,8 @@ def file(
     """Sign files of any kind, each beside itself.
 
     The signature is a detached CMS (RFC 5652) with the signer's certificate, as `trien verify` and `openssl cms` read
-    it. Many files take one password: all are signed or none.
+    it. Many files take one password: all are signed or none. With --when-approved the signer sees the file's name as
+    the title, of many the first one's and how many more.
 
     \b
     Examples:
@@ -141,12 +145,17 @@ class FileJob:
 
     def _signer(self, client: "Client", source: "PasswordSource | None") -> "TrienSigner":
         from trien_client.cli.prompting import PromptingSigner, WaitingSigner
-        from trien_client.pyhanko import WhenApproved
 
         if source is not None:
             return PromptingSigner(client, self.credential, algorithm=self.algorithm, source=source, signer=self.signer)
-        how = WhenApproved(approver=self.signer, on_pending=_tell)
-        return WaitingSigner(client, self.credential, algorithm=self.algorithm, when_approved=how)
+        return WaitingSigner(
+            client,
+            self.credential,
+            algorithm=self.algorithm,
+            approver=self.signer,
+            on_pending=_tell,
+            title=title_of([one.name for one, _ in self.pairs]),
+        )
 
     async def _sign(self, signer: "TrienSigner", content: Path, signature: BinaryIO) -> None:
         from trien_client.cms import async_sign_detached, to_pem
@@ -174,6 +183,18 @@ class FileJob:
         names = [one.name for one, _ in self.pairs]
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         return shown if len(names) == 1 else f"{len(names)} files: {shown}"
+
+
+def title_of(names: Sequence[str]) -> str:
+    """Returns the title of an authorization for files: the first one's name, and how many more there are.
+
+    It is one line without control characters, in Unicode's normal form C and of at most 200 characters, as the server
+    takes it.
+    """
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    first = plain(unicodedata.normalize("NFC", names[0])).strip()
+    longest = _LONGEST_TITLE - len(more)
+    return (first if len(first) <= longest else f"{first[: longest - 1]}…") + more
 
 
 def _tell(authorization: "Authorization") -> None:
