@@ -42,6 +42,7 @@ from trien_client.pyhanko import TrienSigner
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / "build" / "demo"
 UNSIGNED, SIGNED, FORGED = FOLDER / "decision.pdf", FOLDER / "signed.pdf", FOLDER / "forged.pdf"
+HANDWRITING = FOLDER / "handwriting.png"
 CREDENTIAL = "credentials/hoang-trinh-don-rsa"
 STEPS = 5
 
@@ -70,9 +71,10 @@ def main() -> int:
         (SIGNED, "the signed decision: open it in a PDF reader"),
         (UNSIGNED, "the same before it was signed"),
         (FORGED, "the signed one with one letter of its title changed: its signature is broken"),
+        (HANDWRITING, "the image of a handwritten signature, to try with --appearance"),
         (FOLDER / "sandbox.log", "what the server said"),
     ):
-        print(f"  {path.name:<15}{what}")
+        print(f"  {path.name:<17}{what}")
     print("\nTrien's own command finds it good when it is told whom to trust, here the CA of this sandbox:\n")
     print(f"  {_shown(BIN / 'trien')} verify {_shown(SIGNED)} --trust-anchors {_shown(anchors)}")
     print(
@@ -85,13 +87,13 @@ def main() -> int:
 def _run(sandbox: SandboxProcess) -> Path:
     """Does all steps and returns the file of the sandbox's CA."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    remove_sandbox(FOLDER / "sandbox")  # first, for it refuses when another demo is at work in the folder
     for path in (UNSIGNED, SIGNED, FORGED):
         path.unlink(missing_ok=True)
-    remove_sandbox(FOLDER / "sandbox")
 
     _step(1, "A decision of a commune is drawn up, by the layout of Decree 30/2020/NĐ-CP.")
     decision.make(UNSIGNED, on=datetime.now(decision.VIETNAM).date())
-    handwriting.draw(FOLDER / "handwriting.png")
+    handwriting.draw(HANDWRITING)
     _detail(f"{_shown(UNSIGNED)}: one page, with a place for the signature of {decision.SIGNER}")
 
     _step(2, "A sandbox server starts. It makes a token in software (SoftHSM), with the keys in it.")
@@ -126,7 +128,7 @@ def _one_time_password(connection: ConnectionFile) -> str:
 def _sign(client: Client, password: str) -> None:
     signer = TrienSigner(client, CREDENTIAL, one_time_password=password)
     # By the decree: the image alone, centred between title and name, no text beside it.
-    style = StaticStampStyle(background=PdfImage(str(FOLDER / "handwriting.png")), background_opacity=1, border_width=0)
+    style = StaticStampStyle(background=PdfImage(str(HANDWRITING)), background_opacity=1, border_width=0)
     metadata = PdfSignatureMetadata(field_name=decision.FIELD_NAME, subfilter=SigSeedSubFilter.PADES)
     with UNSIGNED.open("rb") as document, SIGNED.open("wb") as output:
         PdfSigner(metadata, signer, stamp_style=style).sign_pdf(IncrementalPdfFileWriter(document), output=output)

@@ -1,5 +1,6 @@
 """Runs `trien-server sandbox` as a process of its own, as any user would."""
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ BIN = Path(sys.executable).parent
 # Making a token with three RSA-3072 keys takes seconds on a fast machine, more on a small one.
 START_SECONDS = 120
 STOP_SECONDS = 20
+MARKER_NAME = "THIS-IS-A-SANDBOX.txt"
+CONNECTION_NAME = "connection.json"
 
 
 class SandboxFailed(Exception):  # noqa: N818
@@ -40,8 +43,12 @@ class SandboxProcess:
                 raise
 
     def start(self, *arguments: str) -> Path:
-        """Starts it and waits until it serves; returns its connection file."""
-        connection = self._directory / "connection.json"
+        """Starts it and waits until it serves; returns its connection file.
+
+        Raises `SandboxFailed`; when one runs in the folder already, nothing of it is touched.
+        """
+        _require_none_runs(self._directory)
+        connection = self._directory / CONNECTION_NAME
         connection.unlink(missing_ok=True)
         command: list[str | Path] = [BIN / "trien-server", "sandbox", "--dir", self._directory, *arguments]
         with self.log.open("wb") as log:
@@ -84,9 +91,25 @@ class SandboxProcess:
 
 
 def remove_sandbox(directory: Path) -> None:
-    """Removes an earlier sandbox. Raises `SandboxFailed` when the folder holds something else."""
+    """Removes an earlier sandbox. Raises `SandboxFailed` when it runs, or when the folder holds something else."""
     if not directory.exists():
         return
-    if not (directory / "THIS-IS-A-SANDBOX.txt").exists() and any(directory.iterdir()):
+    _require_none_runs(directory)
+    if not (directory / MARKER_NAME).exists() and any(directory.iterdir()):
         raise SandboxFailed(f"{directory} is no sandbox, so it was not removed: move it away and try again.")
     shutil.rmtree(directory)
+
+
+def _require_none_runs(directory: Path) -> None:
+    """Raises `SandboxFailed` when a sandbox runs in the folder: it holds a lock on its marker."""
+    try:
+        marker = (directory / MARKER_NAME).open("rb")
+    except FileNotFoundError:
+        return
+    with marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SandboxFailed(
+                f"A sandbox already runs in {directory}; its connection file is {directory / CONNECTION_NAME}."
+            ) from None

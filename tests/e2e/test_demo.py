@@ -3,12 +3,13 @@
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyotp
 import pytest
-from tests.support.sandbox import Installation, environment, running_sandbox
+from tests.support.sandbox import Installation, copy_sandbox, environment, running_sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -56,6 +57,42 @@ def test_the_demo_says_what_is_wrong_and_touches_no_folder_that_is_no_sandbox(tm
     assert "is no sandbox" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "sandbox" / "mine").read_text() == "keep"
+
+
+def test_a_sandbox_that_runs_is_not_touched_by_a_second_one(tmp_path: Path) -> None:
+    program = (
+        f"import sys; from pathlib import Path; sys.path.insert(0, {str(ROOT / 'deploy' / 'demo')!r}); "
+        f"import run; run.FOLDER = Path({str(tmp_path / 'sandbox')!r}); sys.exit(run.main())"
+    )
+    signed, log = tmp_path / "signed.pdf", tmp_path / "sandbox.log"
+    connection = copy_sandbox(tmp_path / "sandbox") / "connection.json"
+    signed.write_bytes(b"of the demo at work")
+    log.write_text("of the sandbox at work\n")
+    process = subprocess.Popen(
+        [BIN / "trien-server", "sandbox", "--dir", tmp_path / "sandbox"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 120
+        while not connection.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        before = connection.read_bytes()
+        for command in ((sys.executable, "-c", program), (sys.executable, ROOT / "deploy/demo/demo.py", tmp_path)):
+            done = _run(*command, cwd=tmp_path)
+            assert done.returncode == 1
+            said = f"A sandbox already runs in {tmp_path / 'sandbox'}; its connection file is {connection}."
+            assert said in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1
+            assert connection.read_bytes() == before
+            assert log.read_text() == "of the sandbox at work\n"
+            assert signed.read_bytes() == b"of the demo at work"
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_decision_has_the_paper_margins_and_typeface_of_the_decree(tmp_path: Path) -> None:
