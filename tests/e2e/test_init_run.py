@@ -423,7 +423,7 @@ PRECEDENCE = {
     # key: (default, in the file, in the environment, on the command line), as `config show` prints them
     "service.name": ('"Trien"', '"of the file"', '"of the environment"', '"of the flag"'),
     "server.token_address": ('"127.0.0.1:8443"', '"127.0.0.1:1"', '"127.0.0.1:2"', '"127.0.0.1:3"'),
-    "server.certificate_address": ('"127.0.0.1:8444"', '"127.0.0.1:1"', '"127.0.0.1:2"', '"127.0.0.1:3"'),
+    "server.certificate_address": ('"127.0.0.1:8444"', '"127.0.0.1:4"', '"127.0.0.1:5"', '"127.0.0.1:6"'),
     "server.threads": ("32", "40", "41", "42"),
     "server.concurrent_calls": ("256", "40", "41", "42"),
     "server.signing_requests": ("24", "10", "11", "12"),

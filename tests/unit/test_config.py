@@ -63,6 +63,13 @@ def test_relative_paths_start_from_the_files_folder(file: Path) -> None:
         ("log.format=xml", "log.format"),
         ("threads=4", "SECTION.KEY=VALUE"),
         ("token.serial=x", "either label or serial"),
+        ("server.token_address=127.0.0.1:99999", "server.token_address: expected HOST:PORT"),
+        ("server.token_address=127.0.0.1:-1", "server.token_address: expected HOST:PORT"),
+        ("server.token_address=8443", "server.token_address: expected HOST:PORT"),
+        ("server.token_address=:8443", "server.token_address: expected HOST:PORT"),
+        ("server.certificate_address=::1:8444", "server.certificate_address: expected HOST:PORT"),
+        ("server.certificate_address=[::g]:8444", "server.certificate_address: expected HOST:PORT"),
+        ("server.certificate_address=127.0.0.1:8443", "another address than server.token_address"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_a_hint(file: Path, override: str, expected: str) -> None:
@@ -70,6 +77,20 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(file: Path, override: str, 
         load(file, environment={}, overrides=[override])
     assert expected in str(refused.value)
     assert "1234" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("token_address", "certificate_address"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("[::]:8443", "[::]:8444"),
+        ("sign.district.example:65535", "0.0.0.0:65535"),
+    ],
+)
+def test_addresses_are_names_or_numbers_with_a_port(file: Path, token_address: str, certificate_address: str) -> None:
+    overrides = [f"server.token_address={token_address}", f"server.certificate_address={certificate_address}"]
+    server = load(file, environment={}, overrides=overrides).config.server
+    assert (server.token_address, server.certificate_address) == (token_address, certificate_address)
 
 
 @pytest.mark.parametrize("threads", [8, 32, 64, 160])

@@ -26,6 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 _PREFIX = "TRIEN_"
 _MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
+_LAST_PORT = 65535
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -224,7 +227,8 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
             "for waiting, delivering codes and other calls need some"
         )
     _check_token(config.token)
-    faults = [] if config.email is None else _email_faults(config.email)
+    faults = _address_faults(config.server)
+    faults += [] if config.email is None else _email_faults(config.email)
     faults += [] if config.sms is None else _sms_faults(config.sms)
     if faults:
         raise BadConfiguration("\n".join(faults))
@@ -234,6 +238,32 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
 def _check_token(token: TokenSection) -> None:
     if (token.label is None) == (token.serial is None):
         raise BadConfiguration("token: set either label or serial")
+
+
+def _address_faults(server: ServerSection) -> list[str]:
+    named = {"token_address": server.token_address, "certificate_address": server.certificate_address}
+    faults = [
+        f"server.{key}: expected HOST:PORT with a port from 0 to 65535, such as '127.0.0.1:8443' or '[::1]:8443'"
+        for key, address in named.items()
+        if _host_and_port(address) is None
+    ]
+    addresses = [_host_and_port(address) for address in named.values()]
+    if not faults and addresses[0] == addresses[1] and addresses[0] is not None and addresses[0][1] != 0:
+        faults.append("server.certificate_address: expected another address than server.token_address")
+    return faults
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    """Returns what an address is made of, or None when it is none. An IPv6 address is in brackets."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None or int(found["port"]) > _LAST_PORT:
+        return None
+    if found["ipv6"] is not None:
+        try:
+            return str(ipaddress.IPv6Address(found["ipv6"])), int(found["port"])
+        except ValueError:
+            return None
+    return found["host"].lower(), int(found["port"])
 
 
 def _email_faults(email: EmailSection) -> list[str]:
