@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pkcs11.exceptions import KeyNotWrappable
+
 from trien_server.config import Config
 from trien_server.core.algorithms import KeyType
 from trien_server.core.ports import WrappingNotSupported
@@ -13,6 +15,7 @@ from trien_server.hsm import Pkcs11Hsm
 
 _TRIED = (KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384, KeyType.EC_ED25519)
 """One size of RSA stands for all: making a large key only to try would take seconds."""
+_NAMES = {KeyType.RSA_2048: "RSA (tried with RSA_2048)"}
 
 
 def wrapping_lines(config: Config) -> Iterator[tuple[str, bool]]:
@@ -27,8 +30,8 @@ def wrapping_lines(config: Config) -> Iterator[tuple[str, bool]]:
             try:
                 hsm.generate_wrapped_key_pair(key_type)
             except WrappingNotSupported as fault:
-                refused[key_type] = str(fault)
-        wrapped = [str(key_type) for key_type in _TRIED if key_type not in refused]
+                refused[key_type] = _reason(fault)
+        wrapped = [_NAMES.get(key_type, str(key_type)) for key_type in _TRIED if key_type not in refused]
         if not wrapped:
             yield f"wrapped keys   none: {refused[_TRIED[0]]}", True
             return
@@ -40,6 +43,12 @@ def wrapping_lines(config: Config) -> Iterator[tuple[str, bool]]:
         yield "               the token kept them closed to every attempt that was made with its PIN", False
     for finding in found:
         yield f"WARNING        {finding}", True
+
+
+def _reason(fault: WrappingNotSupported) -> str:
+    if isinstance(fault.__cause__, KeyNotWrappable):
+        return "the token's module refuses to wrap them (CKR_KEY_NOT_WRAPPABLE)"
+    return str(fault)
 
 
 @contextmanager
