@@ -193,7 +193,8 @@ def test_a_person_at_the_terminal_scans_a_question_and_types_its_answer(
         environment(TRIEN_CONNECTION=str(installation.directory / "connection.json")),
     )
     assert (code, prompts) == (0, 2), screen
-    assert "Look at the code again." in screen
+    assert "Look at the answer again." in screen
+    assert f"Answer of {person.name} (not shown):" in screen
     assert "Approved: 2 authorizations" in screen
     assert right(screen) not in screen
     assert {sdk.get_authorization(name).state for name in names} == {AuthorizationState.APPROVED}

@@ -29,7 +29,10 @@ from tests.fakes.signing_service import (
 )
 from tests.integration.client.command import CODE, INTERRUPT, SECRET, URI, Trien, at_terminal
 
-from trien_client.cli.outcome import ADVICE, clock_time, describe, plain
+from trien_client.cli.findings import unreadable
+from trien_client.cli.options import Means
+from trien_client.cli.outcome import ADVICE, MEANS_ADVICE, clock_time, describe, plain
+from trien_client.cli.password import PasswordSource
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,14 @@ def test_verify_finds_what_is_wrong(
     content = out.read_bytes()
     (tmp_path / "changed.pdf").write_bytes(content.replace(b"LibreOffice", b"LibreOffiCe", 1))
     assert content.count(b"LibreOffice") > 0
-    assert "NOT GOOD" in trien("verify", tmp_path / "changed.pdf", exit_code=1).stdout
+    changed = trien("verify", tmp_path / "changed.pdf", exit_code=1).stdout
+    assert "NOT GOOD" in changed
+    assert "certificate: leads to a trust anchor" in changed
+    found = json.loads(trien("verify", tmp_path / "changed.pdf", "--output", "json", exit_code=1).stdout)
+    assert [(one["good"], one["unchanged"], one["trusted"]) for one in found["signatures"]] == [(False, False, True)]
+    nothing = unreadable("Signature1", "damaged")
+    assert "certificate: not looked at" in nothing.text(1, 1)
+    assert nothing.content()["trusted"] is None
     # Something that was added without being signed: another page content after the signature.
     from pyhanko.pdf_utils.generic import NameObject, TextStringObject
     from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
@@ -127,6 +137,7 @@ def test_verify_finds_what_is_wrong(
         writer.write(target)  # type: ignore[no-untyped-call]
     result = trien("verify", tmp_path / "added.pdf", exit_code=1)
     assert "not permitted" in result.stdout
+    assert "certificate: leads to a trust anchor" in result.stdout
     assert "holds no signature" in trien("verify", document, exit_code=1).stdout
     (tmp_path / "no.pdf").write_bytes(b"no pdf")
     assert "is not a PDF" in trien("verify", tmp_path / "no.pdf", exit_code=2).stderr
@@ -293,6 +304,33 @@ def test_every_reason_has_advice() -> None:
     assert set(ADVICE) == set(_errors.REFUSALS)
 
 
+def test_the_advice_on_a_delivery_and_on_a_rejected_answer_is_what_the_command_can_do() -> None:
+    from trien_client import DeliveryLimitReached, OneTimePasswordRejected
+
+    def rejection(*_: object) -> None:
+        raise OneTimePasswordRejected("No.", metadata={"remainingAttempts": "2"})
+
+    limit = describe(DeliveryLimitReached("Too many.", retry_after=timedelta(minutes=5))).advice
+    assert re.fullmatch(r"Wait until .* \(in 5 minutes\), or approve by another authenticator\.", limit)
+    assert set(MEANS_ADVICE) == set(Means)
+    for means in Means:
+        source = PasswordSource("-", what="")
+        source.instruct("how", means)
+        with pytest.raises(OneTimePasswordRejected) as rejected:
+            source.until_accepted(rejection)
+        assert describe(rejected.value).advice == MEANS_ADVICE[means]
+    assert "next code of your app" in describe(OneTimePasswordRejected("No.")).advice
+
+
+def test_a_wrong_ca_is_asked_about_before_anybody_is_alarmed(
+    trien: Trien, stranger: CertificateAuthority, document: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
+    sign = ["sign", "pdf", document, tmp_path / "out.pdf", "--credential", "p256", "--otp-file", "-"]
+    refused = trien(*sign, "--trust-anchors", tmp_path / "stranger.pem", code=CODE, exit_code=5)
+    assert "First make sure that --trust-anchors" in refused.stderr
+
+
 def test_a_server_that_is_not_there_is_said_so(trien: Trien, server: FakeServer, tmp_path: Path) -> None:
     content = json.loads(trien.connection.read_text())
     content["address"] = "localhost:1"
@@ -385,6 +423,7 @@ def test_a_missing_connection_is_said_with_the_name_of_the_variable(
     missing = str(tmp_path / "none" / "connection.json")
     gone = trien(*command, *arguments, code=CODE, exit_code=2, TRIEN_CONNECTION=missing)
     assert f"{missing}, which TRIEN_CONNECTION names, is missing. Is the sandbox running? (make run)" in gone.stderr
+    assert ("--trust-anchors" in gone.stderr) is (command == ["verify"])
     named = trien(*command, *arguments, "--connection", missing, code=CODE, exit_code=2)
     assert f"{missing} is missing." in named.stderr
 
@@ -477,7 +516,7 @@ def test_a_person_may_break_off(trien: Trien, service: FakeSigningService, tmp_p
         {"TRIEN_CONNECTION": str(trien.connection)},
     )
     assert code == 130, screen
-    assert "Interrupted" in screen
+    assert "(not shown): \r\ntrien: Interrupted" in screen
     assert "Traceback" not in screen
     assert "pending" not in screen
     assert service.requests("SignDigests") == []

@@ -93,6 +93,8 @@ def test_what_is_decided_or_has_expired_is_listed_only_when_all_is_asked_for(
 def test_several_are_approved_with_one_password(trien: Trien, client: Client, service: FakeSigningService) -> None:
     names = [asked(client).name, asked(client, 20).name]
     result = trien("authorizations", "approve", *names, "--otp-file", "-", code=CODE)
+    assert result.stderr.startswith("To be approved:")
+    assert all(name in result.stderr for name in names)
     assert result.stdout == f"Approved: 2 authorizations (by {SIGNER}, auditEntries/e2)\n"
     assert service.approvals == 1
     [request] = service.requests("ApproveAuthorizations")

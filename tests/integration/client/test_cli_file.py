@@ -197,12 +197,17 @@ def test_what_is_no_signature_is_said_so(trien: Trien, drawing: Path, tmp_path: 
     other.write_bytes(b"raw")
     assert "needs --certificate" in trien("verify", drawing, "--signature", other, exit_code=2).stderr
     assert "There is no file" in trien("verify", tmp_path / "none.xml.p7s", exit_code=2).stderr
+    folder = trien("sign", "file", tmp_path, "--credential", "p256", "--otp-file", "-", code=CODE, exit_code=2)
+    assert f"{tmp_path} is a folder" in folder.stderr
     damaged = drawing.with_name("bản vẽ.dwg.p7s")
     trien("sign", "file", drawing, "--credential", "p256", "--otp-file", "-", code=CODE)
+    assert f"give --signature {damaged}" in trien("verify", drawing, exit_code=2).stderr
     content = bytearray(damaged.read_bytes())
     content[-1] ^= 1
     damaged.write_bytes(content)
-    assert "NOT GOOD" in trien("verify", damaged, exit_code=1).stdout
+    said = trien("verify", damaged, exit_code=1).stdout
+    assert "NOT GOOD" in said
+    assert "certificate: not looked at" in said
 
 
 def test_an_answer_that_does_not_verify_leaves_no_file(
@@ -278,7 +283,8 @@ def test_what_was_denied_is_not_signed(
     thread = decide(client, service, deny=True)
     refused = trien("sign", "file", drawing, "--credential", "p256", "--when-approved", exit_code=1)
     thread.join()
-    assert "was denied." in refused.stderr
+    assert "was denied. The signer said no, for good: ask for a new authorization" in refused.stderr
+    assert "Wait until" not in refused.stderr
     assert not drawing.with_name("bản vẽ.dwg.p7s").exists()
 
 

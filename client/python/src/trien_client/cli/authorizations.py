@@ -135,10 +135,13 @@ def approve(
             authorizations = require_pending(client, names)
             who = decider(client, authorizations, person)
             source.what = summary(authorizations)
+            if not source.can_ask_again and output is OutputFormat.TEXT:
+                # Nobody is asked, but whoever reads the log sees what the code was for.
+                typer.echo(f"To be approved:{source.what}", err=True)
             challenge = None
             if by is not None:
                 challenge = made(client, names, signer=who, means=by, authenticator=authenticator)
-                source.instruct(shown(challenge))
+                source.instruct(shown(challenge), by)
             approval = source.until_accepted(
                 lambda password, request_id: client.approve_authorizations(
                     names, signer=who, one_time_password=password, challenge=challenge, request_id=request_id

@@ -10,6 +10,14 @@ from typing import BinaryIO
 from trien_client.cli.outcome import CommandError
 
 
+def require_file(path: Path) -> None:
+    """Raises `CommandError` when `path` is not a file."""
+    if path.is_dir():
+        raise CommandError(f"{path} is a folder: name the files in it.")
+    if not path.is_file():
+        raise CommandError(f"There is no file {path}.")
+
+
 def require_writable(
     path: Path, *, overwrite: bool, inputs: tuple[Path, ...] = (), folder_is_made: bool = False
 ) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _LARGEST_ATTRIBUTES = 64 * 1024
+_CERTIFICATE = {True: "leads to a trust anchor", False: "NOT TRUSTED", None: "not looked at"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class Finding:
     unchanged: bool
     whole: bool
     """Whether it covers the file to its end: nothing was added after it."""
-    trusted: bool
+    trusted: bool | None
+    """Whether the certificate leads to a trust anchor; None when it was not looked at."""
     unknown_issuer: str | None
     """Who issued the certificate, when no trust anchor leads to it."""
     algorithm: str | None
@@ -62,7 +64,7 @@ class Finding:
             f"  signed by:   {plain(self.signed_by or 'not known')}",
             f"  when:        {when}",
             f"  document:    {'unchanged since' if self.unchanged else 'CHANGED, or the signature is broken'}{later}",
-            f"  certificate: {'leads to a trust anchor' if self.trusted else 'NOT TRUSTED'}",
+            f"  certificate: {_CERTIFICATE[self.trusted]}",
         ]
         if self.remark:
             lines.append(f"  remark:      {plain(self.remark)}")
@@ -213,12 +215,19 @@ def finding_of_status(
         time_is_stamped=stamped,
         unchanged=unchanged,
         whole=whole,
-        trusted=status.trusted,
+        trusted=_trust_in_certificate(status),
         unknown_issuer=unknown_issuer,
         algorithm=algorithm,
         good=unchanged and status.bottom_line,
         remark="; ".join(remarks),
     )
+
+
+def _trust_in_certificate(status: "StandardCMSSignatureStatus") -> bool | None:
+    # `status.trusted` is also False for a broken signature, wherever its certificate leads.
+    if status.trust_problem_indic is not None:
+        return False
+    return None if status.validation_path is None else True
 
 
 def _common_name(subject: dict[str, object]) -> str:
@@ -237,7 +246,7 @@ def unreadable(field: str | None, remark: str) -> Finding:
         time_is_stamped=False,
         unchanged=False,
         whole=False,
-        trusted=False,
+        trusted=None,
         unknown_issuer=None,
         algorithm=None,
         good=False,

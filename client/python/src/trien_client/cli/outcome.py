@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from trien_client._errors import Refusal, TrienError
+    from trien_client._errors import Refusal, TrienError, VerificationError
 
 EXIT_CODES = """Exit codes:
 
@@ -62,11 +62,11 @@ ADVICE: dict[str, str] = {
     "ACTIVATION_DATA_REJECTED": "Ask for a new authorization.",
     "ACTIVATION_DATA_USED": "This authorization was used; ask for a new one.",
     "AUTHORIZATION_NOT_PENDING": "It was decided before; ask for a new one if you need it.",
-    "AUTHORIZATION_NOT_APPROVED": "Wait until the signer has approved.",
+    "AUTHORIZATION_NOT_APPROVED": "Wait until the signer has approved; if it was denied, ask for a new authorization.",
     "AUTHORIZATION_EXPIRED": "Ask for a new authorization.",
     "CHALLENGE_NOT_PENDING": "Ask for a new challenge; each serves once, and not for long.",
     "DELIVERY_FAILED": "Ask again in a moment; if it goes on, tell your administrator.",
-    "DELIVERY_LIMIT_REACHED": "Use the code that was sent last, or approve in another way.",
+    "DELIVERY_LIMIT_REACHED": "Wait some minutes, or approve by another authenticator.",
     "DIGESTS_NOT_AUTHORIZED": "Sign exactly what was approved, in the same order.",
     "CREDENTIAL_DISABLED": "Ask your security officer why the credential is disabled.",
     "CERTIFICATE_NOT_VALID": "Ask your registration officer for a new certificate.",
@@ -80,6 +80,12 @@ ADVICE: dict[str, str] = {
     "INTERNAL": "Tell your administrator, with the request's id.",
 }
 """What a person can do about each reason of the API."""
+
+MEANS_ADVICE = {
+    "ocra": "Each call asks a question of its own: approve again, and answer the new one.",
+    "delivery": "Each call sends a code of its own: approve again, and give the new one.",
+}
+"""What a person can do about a rejected code that answered a challenge, by `means` in the refusal's metadata."""
 
 _FIELD_ADVICE = {
     "one_time_password": "Give the digits that the signer's app shows, alone in one line.",
@@ -174,8 +180,9 @@ def describe(error: "TrienError") -> Failure:
         advice = "Check the network and whether the server runs, and try again."
         return Failure(error.code, str(error), advice, ExitCode.UNAVAILABLE, request_id=error.request_id)
     if isinstance(error, _errors.VerificationError):
-        advice = "Nothing was written. Tell your security officer."
-        return Failure("NOT_VERIFIED", str(error), advice, ExitCode.NOT_TRUSTED, request_id=error.request_id)
+        return Failure(
+            "NOT_VERIFIED", str(error), _distrust_advice(error), ExitCode.NOT_TRUSTED, request_id=error.request_id
+        )
     if isinstance(error, _errors.NotDecidedInTime):
         return _not_decided(str(error), error.authorization, request_id=error.request_id)
     if isinstance(error, _errors.TrustNotConfigured):
@@ -217,7 +224,20 @@ def _message(error: "Refusal", remaining: int | None) -> str:
     return error.message if about is None or about in error.message else f"{about}: {error.message}"
 
 
+def _distrust_advice(error: "VerificationError") -> str:
+    from pyhanko_certvalidator.errors import PathBuildingError
+
+    if isinstance(error.__cause__, PathBuildingError):
+        return (
+            "Nothing was written. First make sure that --trust-anchors, or the connection file's trust anchors, is the"
+            " CA that issued this certificate; if it is, tell your security officer."
+        )
+    return "Nothing was written. Tell your security officer."
+
+
 def _advice(error: "Refusal", remaining: int | None) -> str:
+    from trien_client._errors import AuthorizationDenied, OneTimePasswordRejected
+
     if remaining == 0:
         return (
             "The signer is locked for this application for a while: wait some minutes, or ask your administrator to"
@@ -225,10 +245,16 @@ def _advice(error: "Refusal", remaining: int | None) -> str:
         )
     if error.reason == "PERMISSION_DENIED" and "authorization" in error.metadata:
         return "Check its name (trien authorizations list): only the application that made it can use it."
+    if isinstance(error, AuthorizationDenied):
+        return "The signer said no, for good: ask for a new authorization if it is still to be signed."
+    if isinstance(error, OneTimePasswordRejected) and error.metadata.get("means") in MEANS_ADVICE:
+        return MEANS_ADVICE[error.metadata["means"]]
     advice = _FIELD_ADVICE.get(error.metadata.get("field", ""), ADVICE.get(error.reason, ""))
     if error.retry_after is None:
         return advice
     when = clock_time(error.retry_after, now=datetime.now().astimezone())
+    if error.reason == "DELIVERY_LIMIT_REACHED":
+        return f"Wait until {when}, or approve by another authenticator."
     if error.reason == "SIGNER_LOCKED":
         return f"Wait until {when}, or ask your administrator to unlock the signer."
     return f"{advice} Not before {when}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from trien_client.cli.options import Means
 from trien_client.cli.outcome import CommandError, attempts_message, is_terminal
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class PasswordSource:
         self._otp_file = otp_file
         self._asked = False
         self._again = "Wait for the next code of your app."
+        self._asked_for = "One-time password"
+        self._means: Means | None = None
         if otp_file is None and not is_terminal():
             raise CommandError(
                 "There is no terminal to ask for the one-time password: use --otp-file, or --otp-file -."
@@ -32,9 +35,13 @@ class PasswordSource:
         if otp_file is not None and otp_file != "-" and not Path(otp_file).exists():
             raise CommandError(f"There is no file {otp_file} with a one-time password.")
 
-    def instruct(self, how: str) -> None:
+    def instruct(self, how: str, means: Means) -> None:
         """Says how the person comes to the code: with what it is for, or at once where nobody is asked for it."""
+        self._means = means
         self._again = "Look at the code again."
+        if means is Means.OCRA:
+            self._again = "Look at the answer again."
+            self._asked_for = "Answer"
         if self.can_ask_again:
             self.what += how
         else:
@@ -55,7 +62,12 @@ class PasswordSource:
             typer.echo(f"{verb}{self.what}", err=True)
             self._asked = True
         whose = "" if context.signer is None else f" of {context.signer}"
-        return getpass(f"One-time password{whose} (not shown): ", stream=sys.stderr)
+        try:
+            return getpass(f"{self._asked_for}{whose} (not shown): ", stream=sys.stderr)
+        except (KeyboardInterrupt, EOFError):
+            # What was typed is not shown, the line's end neither: without one the message would follow the prompt.
+            typer.echo(err=True)
+            raise KeyboardInterrupt from None
 
     @staticmethod
     def _read(otp_file: str) -> str:
@@ -78,6 +90,8 @@ class PasswordSource:
             try:
                 return attempt(self, request_id)
             except OneTimePasswordRejected as error:
+                if self._means is not None:
+                    error.metadata.setdefault("means", self._means)
                 if not self.can_ask_again or error.remaining_attempts == 0:
                     raise
                 typer.echo(f"{attempts_message(error.remaining_attempts)} {self._again}", err=True)

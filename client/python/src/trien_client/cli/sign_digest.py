@@ -120,9 +120,10 @@ def _default_algorithm(client: "Client", credential: str) -> SignatureAlgorithm:
 
 
 def _require_items(paths: list[Path], hexes: list[str]) -> None:
+    from trien_client.cli.files import require_file
+
     for path in paths:
-        if not path.is_file():
-            raise CommandError(f"There is no file {path}.")
+        require_file(path)
     for text in hexes:
         try:
             bytes.fromhex(text)

@@ -165,7 +165,7 @@ class FileJob:
         signature.write(to_pem(signed) if self.pem else signed)
 
     def _require_files(self) -> None:
-        from trien_client.cli.files import require_writable
+        from trien_client.cli.files import require_file, require_writable
 
         if self.when_approved and self.otp_file is not None:
             raise CommandError("--when-approved asks for no password here: leave --otp-file out.")
@@ -175,8 +175,7 @@ class FileJob:
         if len({signature for _, signature in self.pairs}) < len(self.pairs):
             raise CommandError("A file is named twice.")
         for one, signature in self.pairs:
-            if not one.is_file():
-                raise CommandError(f"There is no file {one}.")
+            require_file(one)
             require_writable(signature, overwrite=self.force, inputs=inputs)
 
     def _what(self) -> str:

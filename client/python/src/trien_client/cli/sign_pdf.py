@@ -245,7 +245,7 @@ class PdfJob:
         return fields, signer.result
 
     def _require_files(self) -> None:
-        from trien_client.cli.files import require_writable
+        from trien_client.cli.files import require_file, require_writable
 
         if self.how.field is not None and self.how.new_field is not None:
             raise CommandError("--field signs in a field that is there, --new-field makes one: give one of them.")
@@ -258,8 +258,7 @@ class PdfJob:
             raise CommandError("Two of the documents have the same name: sign them into different folders.")
         inputs = tuple(document for document, _ in self.pairs)
         for document, signed in self.pairs:
-            if not document.is_file():
-                raise CommandError(f"There is no file {document}.")
+            require_file(document)
             require_writable(signed, overwrite=self.force, inputs=inputs, folder_is_made=signed.parent == self.folder)
 
     def _what(self) -> str:

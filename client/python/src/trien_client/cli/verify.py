@@ -71,7 +71,10 @@ def verify(
             trust_anchors=trust_anchors,
             timeout=1,
         )
-        anchors_file = target.anchors()
+        try:
+            anchors_file = target.anchors()
+        except CommandError as error:
+            raise CommandError(f"{error} Or give the CA's certificate with --trust-anchors.") from None
         if anchors_file is None:
             raise CommandError(
                 "Say whom to trust: --trust-anchors FILE with the CA's certificate, or set TRIEN_CONNECTION to a"
@@ -136,21 +139,34 @@ def _verdict(
     beside: Beside | None,
     anchors: "Sequence[Certificate]",
 ) -> _Verdict:
-    from trien_client.cli.findings import verify_pdf
+    from trien_client.cli.files import require_file
 
     if beside is None and file.suffix == SUFFIX:
         beside, file = Beside(file), file.with_suffix("")
     for needed in (file,) if beside is None else (file, beside.signature):
-        if not needed.is_file():
-            raise CommandError(f"There is no file {needed}.")
-    findings = verify_pdf(file, anchors) if beside is None else [beside.verify(file, anchors)]
+        require_file(needed)
+    findings = _inside(file, anchors) if beside is None else [beside.verify(file, anchors)]
     good = bool(findings) and all(finding.good for finding in findings)
     text = "\n".join(finding.text(number, len(findings)) for number, finding in enumerate(findings, start=1))
     return _Verdict(
-        text=text or f"{file} holds no signature.",
+        text=text or f"{file} holds no signature.{_hint(file)}",
         content={"file": str(file), "good": good, "signatures": [finding.content() for finding in findings]},
         exit_code=ExitCode.DONE if good else ExitCode.REFUSED,
     )
+
+
+def _inside(file: Path, anchors: "Sequence[Certificate]") -> "list[Finding]":
+    from trien_client.cli.findings import verify_pdf
+
+    try:
+        return verify_pdf(file, anchors)
+    except CommandError as error:
+        raise CommandError(f"{error}{_hint(file)}", exit_code=error.exit_code) from None
+
+
+def _hint(file: Path) -> str:
+    beside = file.with_name(file.name + SUFFIX)
+    return f" For the signature that lies beside it give --signature {beside}." if beside.is_file() else ""
 
 
 def _verdict_on_one_of_many(file: Path, anchors: "Sequence[Certificate]") -> _Verdict:
