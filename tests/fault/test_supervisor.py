@@ -154,6 +154,8 @@ def test_a_refused_pin_is_never_tried_again(
         events = server.events()
     assert not any(alive(pid) for pid in workers_of(installation))
     assert events["worker_started"] == 3
+    started = [line["level"] for line in installation.lines() if line.get("event") == "worker_started"]
+    assert started == ["info"] * 3, "a start needs nobody's attention"
     with pytest.raises(AssertionError, match="exit code 3"):
         installation.start()
     tried = server.shim.counted()["C_Login", "called"] - logins

@@ -27,7 +27,11 @@ def supervise(loaded: LoadedConfig, *, stop: StopSignal) -> int:
 
     with token_socket, certificate_socket:
         supervisor = Supervisor(
-            command=_command, configuration=_text(config), workers=settings.workers, report=log.report
+            command=_command,
+            configuration=_text(config),
+            workers=settings.workers,
+            report=log.report,
+            started=lambda pid: log.info("worker_started", pid=str(pid)),
         )
         return supervisor.run(stop, grace=settings.drain_seconds + settings.grace_seconds + 5.0, ready=ready)
 

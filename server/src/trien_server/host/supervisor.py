@@ -54,13 +54,23 @@ class Supervisor:
     """Keeps `workers` processes running until it is stopped."""
 
     def __init__(
-        self, *, command: Callable[[int], Sequence[str]], configuration: bytes, workers: int, report: Report
+        self,
+        *,
+        command: Callable[[int], Sequence[str]],
+        configuration: bytes,
+        workers: int,
+        report: Report,
+        started: Callable[[int], None],
     ) -> None:
-        """`command` returns a worker's command line for the descriptor of its pipe; it reads `configuration`."""
+        """`command` returns a worker's command line for the descriptor of its pipe; it reads `configuration`.
+
+        `started` hears the id of each process that was started.
+        """
         self._command = command
         self._configuration = configuration
         self._count = workers
         self._report = report
+        self._started = started
         self._workers: list[_Worker] = []
         self._failures = 0
         self._last_end = 0.0
@@ -122,7 +132,7 @@ class Supervisor:
             now = time.monotonic()
             self._numbers += 1
             self._workers.append(_Worker(self._numbers, process, receiving, begun=now, heard=now))
-            self._report("worker_started", {"pid": str(process.pid)})
+            self._started(process.pid)
             missing -= 1
 
     def _listen(self, seconds: float) -> None:
