@@ -161,3 +161,18 @@ def test_the_python_of_the_integrators_page_approves_a_list_by_a_question_and_it
     done = _run(sys.executable, "-c", program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "delivers no codes by SMS or e-mail" in done.stdout
+
+
+def test_the_python_of_the_integrators_page_makes_authenticators(
+    installation: Installation, administrator: Administrator, tmp_path: Path
+) -> None:
+    signer = administrator.create_signer("page-answerer")
+    [program] = [block for block in python_of("Administration") if "connection.json" in block]
+    assert "signers/hoang-trinh-don" in program
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "run").symlink_to(installation.directory)
+    done = _run(sys.executable, "-c", program.replace("signers/hoang-trinh-don", signer), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    by_ocra, by_mail = (line.strip() for line in done.stdout.splitlines())
+    assert by_ocra.startswith(f"{signer}/authenticators/ocra otpauth://ocra/")
+    assert by_mail == f"{signer}/authenticators/mail"
