@@ -170,9 +170,11 @@ class Recovery:
     def _report_hanging(self) -> None:
         """Says of each session that hangs alone, once, that it does. The token is used on with those that are left."""
         now = monotonic()
+        # Some tokens do one thing at a time: while a key pair is made the others wait for it.
+        hangs_after = HANGS_AFTER if self._connection.writer.busy_since is None else STALE_AFTER_WRITING
         with self._lock:
             for pool in self._connection.pools:
-                limit = HANGS_AFTER_WRITING if pool is self._connection.writer else HANGS_AFTER
+                limit = HANGS_AFTER_WRITING if pool is self._connection.writer else hangs_after
                 for slot in pool.slots:
                     since = slot.busy_since
                     if since is None or now - since < limit:

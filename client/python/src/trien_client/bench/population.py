@@ -25,6 +25,7 @@ from trien.v1 import (
 )
 
 from trien_client._algorithms import KeyType
+from trien_client._errors import HsmUnavailable
 from trien_client._secret import Secret
 from trien_client._steps import Method, Response
 from trien_client._transport import Endpoint, Transport
@@ -34,6 +35,8 @@ from trien_client.bench.plan import CLIENTS_OF_AN_APPLICATION
 
 _DIGITS: Final = 8
 _CALL_SECONDS: Final = 60.0
+_TRIES: Final = 5
+_PAUSE_SECONDS: Final = 1.0
 _KEY_SECONDS: Final = 120.0
 """How long the next key may take: RSA-4096 on a busy machine."""
 
@@ -177,6 +180,12 @@ class Population:
         return MadeCredential(name=made.name, certificate=chain[0], public_key=key.public_key)
 
     def _call(self, method: Method[Any, Response], request: Any) -> Response:
+        """Calls, and again when the token was away: SoftHSM is for a moment, now and then, while it makes keys."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self._transport.call(method, request, timeout=_CALL_SECONDS)
+            except HsmUnavailable:  # nothing was done: these calls use the token before they write
+                time.sleep(_PAUSE_SECONDS)
         return self._transport.call(method, request, timeout=_CALL_SECONDS)
 
 
