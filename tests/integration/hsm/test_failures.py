@@ -15,6 +15,7 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import DecryptionFailed
 from trien_server.core.secret import Secret
 from trien_server.hsm import PinRejected, Pkcs11Hsm
+from trien_server.hsm.recovery import HANGS_AFTER
 
 P256 = SignatureAlgorithm.ECDSA_P256_SHA256
 
@@ -240,6 +241,29 @@ def test_an_idle_server_notices_within_five_seconds_that_the_module_hangs(
         let_go.set()
         wait_until_ready(hsm)
         assert len(sign(hsm, token)) == 1
+
+
+def test_a_call_that_waits_while_a_key_pair_is_made_does_not_count_as_hung(
+    tmp_path: Path, script: ScriptedModule
+) -> None:
+    with open_token(tmp_path / "token", sessions=2) as (hsm, token), ThreadPoolExecutor(2) as threads:
+        made = script.hang("C_GenerateKeyPair", times=1)
+        making = threads.submit(hsm.generate_key_pair, b"k" * 16, KeyType.EC_P256)
+        signed = script.hang("C_Sign", times=1)
+        waiting = threads.submit(sign, hsm, token)
+        try:
+            end = time.monotonic() + HANGS_AFTER + 1
+            while time.monotonic() < end:
+                assert hsm.ready()
+                time.sleep(0.1)
+            assert not making.done()
+            assert not waiting.done()
+            assert names(token) == []
+        finally:
+            signed.set()
+            made.set()
+        assert len(waiting.result(30)) == 1
+        assert making.result(30)
 
 
 def test_a_token_with_few_sessions_gets_a_smaller_pool(tmp_path: Path, script: ScriptedModule) -> None:
