@@ -41,8 +41,7 @@ class Line:
         self._lock = threading.Lock()
         self._handle: socket.socket | None = None
         self._over = False
-        self.taken = threading.Event()
-        """Set as soon as the carrier has taken the text on; what goes wrong after it does not matter."""
+        self._taken = False
 
     def remaining(self) -> float:
         """Returns how many seconds are left. Raises `TimeoutError` when none are."""
@@ -75,8 +74,18 @@ class Line:
         """Waits, at most as long as there is time. Raises `TimeoutError` when there is none."""
         time.sleep(min(seconds, self.remaining()))
 
-    def cut(self) -> None:
-        """Ends the connection, whatever its thread waits for."""
+    def take(self) -> None:
+        """Notes that the carrier has taken the text on; what goes wrong after it does not matter.
+
+        Raises `TimeoutError` when the line was cut: the answer may then be what the cut left of it.
+        """
+        with self._lock:
+            if self._over:
+                raise TimeoutError
+            self._taken = True
+
+    def cut(self) -> bool:
+        """Ends the connection, whatever its thread waits for. Tells whether the text had been taken on."""
         with self._lock:
             self._over = True
             if self._handle is not None:
@@ -84,6 +93,7 @@ class Line:
                     self._handle.shutdown(socket.SHUT_RDWR)
                 self._handle.close()
                 self._handle = None
+            return self._taken
 
     def _watch(self, connection: socket.socket) -> None:
         with self._lock:
@@ -106,7 +116,7 @@ class Lines:
         self._places = threading.BoundedSemaphore(_MOST)
 
     def deliver(self, work: Callable[[Line], None], *, message: str, timeout: float) -> None:
-        """Runs `work`, which sets its line's `taken`, for at most `timeout` seconds.
+        """Runs `work`, which calls its line's `take`, for at most `timeout` seconds.
 
         Raises `DeliveryFailed` when the text was not taken by then, and reports why.
         """
@@ -125,8 +135,7 @@ class Lines:
             thread.join(line.remaining())
         # What fails from here on fails because the connection is cut.
         reason = reasons[0] if reasons else "it did not take the message on in time"
-        line.cut()
-        if not line.taken.is_set():
+        if not line.cut():
             self._fail(message, reason)
 
     def _run(self, work: Callable[[Line], None], line: Line, reasons: list[str]) -> None:

@@ -76,7 +76,7 @@ class SmtpDelivery:
             session = _Session(line, self._host, self._port, tls=self._tls, context=self._context)
             try:
                 self._converse(session, address, mail)
-                line.taken.set()
+                line.take()
                 session.say_good_bye()
             finally:
                 session.close()

@@ -108,7 +108,7 @@ class WebhookDelivery:
                 raise NotTaken("it closed the connection, or its answer is not HTTP") from None
             if not 200 <= status <= 299:
                 raise NotTaken(f"it answered {status}")
-            line.taken.set()
+            line.take()
 
     def _headers(self, message: str, body: bytes) -> dict[str, str]:
         timestamp = int(self._clock.now().timestamp())
