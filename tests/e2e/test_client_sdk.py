@@ -209,7 +209,7 @@ def test_attributes_of_another_document_are_refused(sdk: Client, person: Person)
 
 
 def test_the_administrator_is_known_by_a_certificate(file: ConnectionFile, person: Person) -> None:
-    with Client.from_connection_file(file, identity="administrator") as administrator:
+    with Client.from_connection_file(file, identity="operators/first") as administrator:
         names = [credential.name for credential in administrator.list_credentials(page_size=2)]
     assert person.credential in names
     assert names == sorted(names)

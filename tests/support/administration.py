@@ -1,6 +1,8 @@
 """Callers of a running server by raw gRPC, and what an administrator makes there for tests."""
 
+import base64
 import hashlib
+import secrets
 import threading
 import time
 import uuid
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import grpc
 import pyotp
@@ -28,13 +31,16 @@ from trien.v1 import (
     key_service_pb2,
     key_service_pb2_grpc,
     organization_service_pb2_grpc,
+    proposal_service_pb2,
+    proposal_service_pb2_grpc,
     signer_service_pb2,
     signer_service_pb2_grpc,
     signing_service_pb2,
     signing_service_pb2_grpc,
 )
 
-from trien_client.ocra import TestAuthenticator
+from trien_client.ocra import TestAuthenticator, ocra
+from trien_client.operators import approved_text, sign_approval
 from trien_server.host.private_ca import Identity, PrivateCa
 
 OPTIONS = [
@@ -104,6 +110,7 @@ class Connection:
         self.keys = key_service_pb2_grpc.KeyServiceStub(self.channel)
         self.signers = signer_service_pb2_grpc.SignerServiceStub(self.channel)
         self.organizations = organization_service_pb2_grpc.OrganizationServiceStub(self.channel)
+        self.proposals = proposal_service_pb2_grpc.ProposalServiceStub(self.channel)
         self.access = access_service_pb2_grpc.AccessServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
@@ -203,14 +210,17 @@ class Person:
 
 
 class Administrator:
-    """The first operator, connected, who makes what tests need."""
+    """The two operators of `init`, connected, who make what tests need; the first proposes, the second approves."""
 
     def __init__(self, installation: Installation) -> None:
         directory = installation.directory
         operators = directory / "operators"
-        self.connection = Connection(
-            installation, identity=identity_of(operators / "first.pem", operators / "first.key")
+        first, self._second_identity = (
+            identity_of(operators / f"{name}.pem", operators / f"{name}.key") for name in ("first", "second")
         )
+        self._installation = installation
+        self.connection = Connection(installation, identity=first)
+        self.second = Connection(installation, identity=self._second_identity)
         self.organization = "organizations/ubnd-xa-phu-lam"
         signing_ca = directory / "signing-ca"
         self.ca = (
@@ -224,6 +234,25 @@ class Administrator:
 
     def __exit__(self, *_: object) -> None:
         self.connection.channel.close()
+        self.second.channel.close()
+
+    def agree(self, method: Any, request: Any) -> proposal_service_pb2.Proposal:
+        """Proposes as the first operator and approves as the second; returns the executed proposal."""
+        proposal: proposal_service_pb2.Proposal = self.connection.call(method, request)
+        decided = self.approve(proposal)
+        assert decided.state == proposal_service_pb2.Proposal.EXECUTED, proposal_service_pb2.Proposal.State.Name(
+            decided.state
+        )
+        return decided
+
+    def approve(self, proposal: proposal_service_pb2.Proposal) -> proposal_service_pb2.Proposal:
+        """Approves a proposal as the second operator."""
+        signature = sign_approval(self._second_identity.private_key, approved_text(proposal))
+        request = proposal_service_pb2.ApproveProposalRequest(
+            name=proposal.name, digest=proposal.digest, signature=signature
+        )
+        decided: proposal_service_pb2.Proposal = self.second.call(self.second.proposals.ApproveProposal, request)
+        return decided
 
     def create_signer(self, identifier: str, *, agency: bool = False) -> str:
         """Makes a person, or an agency."""
@@ -235,40 +264,49 @@ class Administrator:
         return str(self.connection.call(self.connection.signers.CreateSigner, request).name)
 
     def create_counter(self, signer: str, identifier: str = "token", *, digits: int = 8) -> CounterAuthenticator:
-        """Makes a HOTP authenticator."""
-        name, uri = self._create_authenticator(signer, identifier, signer_service_pb2.Authenticator.HOTP, digits)
-        return CounterAuthenticator(name, pyotp.parse_uri(uri).secret, digits)
+        """Enrols a HOTP authenticator; its code of counter 0 is used up."""
+        name, uri = self.enrol(signer, identifier, signer_service_pb2.Authenticator.HOTP, digits)
+        return CounterAuthenticator(name, pyotp.parse_uri(uri).secret, digits, counter=1)
 
     def create_timer(self, signer: str, identifier: str = "phone", *, digits: int = 8) -> TimeAuthenticator:
-        """Makes a TOTP authenticator."""
-        name, uri = self._create_authenticator(signer, identifier, signer_service_pb2.Authenticator.TOTP, digits)
-        return TimeAuthenticator(name, pyotp.parse_uri(uri).secret, digits)
+        """Enrols a TOTP authenticator; the code of the step before the present one, or that one's, is used up."""
+        name, uri = self.enrol(signer, identifier, signer_service_pb2.Authenticator.TOTP, digits)
+        return TimeAuthenticator(name, pyotp.parse_uri(uri).secret, digits, last_step=int(time.time()) // 30)
 
     def create_ocra(self, signer: str, identifier: str = "ocra") -> tuple[str, TestAuthenticator]:
-        """Makes an OCRA authenticator; returns its name too."""
-        name, uri = self._create_authenticator(signer, identifier, signer_service_pb2.Authenticator.OCRA, 0)
+        """Enrols an OCRA authenticator; returns its name too."""
+        name, uri = self.enrol(signer, identifier, signer_service_pb2.Authenticator.OCRA, 0)
         return name, TestAuthenticator.from_uri(uri)
 
     def create_delivery(
         self, signer: str, kind: Any, address: str, identifier: str = "delivery", *, digits: int = 0
     ) -> str:
         """Makes an authenticator whose codes are sent by SMS or e-mail."""
-        name, uri = self._create_authenticator(signer, identifier, kind, digits, address)
-        assert uri == ""
-        return name
-
-    def _create_authenticator(
-        self, signer: str, identifier: str, kind: Any, digits: int, address: str = ""
-    ) -> tuple[str, str]:
-        answer = self.connection.call(
-            self.connection.signers.CreateAuthenticator,
-            signer_service_pb2.CreateAuthenticatorRequest(
-                parent=signer,
-                authenticator_id=identifier,
-                authenticator=signer_service_pb2.Authenticator(kind=kind, digits=digits, address=address),
-            ),
+        request = signer_service_pb2.CreateAuthenticatorRequest(
+            parent=signer,
+            authenticator_id=identifier,
+            authenticator=signer_service_pb2.Authenticator(kind=kind, digits=digits, address=address),
         )
-        return answer.authenticator.name, answer.otpauth_uri
+        self.agree(self.connection.signers.CreateAuthenticator, request)
+        return f"{signer}/authenticators/{identifier}"
+
+    def enrol(self, signer: str, identifier: str, kind: Any, digits: int) -> tuple[str, str]:
+        """Enrols an authenticator as a person would; returns its name and its URI."""
+        enrolment = signer_service_pb2.Enrolment(name=f"{signer}/enrolments/{identifier}", kind=kind, digits=digits)
+        request = signer_service_pb2.CreateEnrolmentsRequest(enrolments=[enrolment])
+        self.agree(self.connection.signers.CreateEnrolments, request)
+        sending = signer_service_pb2.SendEnrolmentCodeRequest(name=enrolment.name)
+        halves = [
+            operator.call(operator.signers.SendEnrolmentCode, sending).half
+            for operator in (self.connection, self.second)
+        ]
+        with Connection(self._installation, token="-".join(("trien-enrol", *halves))) as person:
+            begun = person.call(person.signers.BeginEnrolment, signer_service_pb2.BeginEnrolmentRequest())
+            confirmation = signer_service_pb2.ConfirmEnrolmentRequest(
+                confirmation_key=begun.confirmation_key, one_time_password=_first_code(begun)
+            )
+            made = person.call(person.signers.ConfirmEnrolment, confirmation)
+        return made.name, begun.otpauth_uri
 
     def create_key(self, identifier: str, key_type: Any = algorithms_pb2.EC_P256) -> key_service_pb2.Key:
         """Makes a key and waits until it is generated."""
@@ -313,14 +351,21 @@ class Administrator:
             client_collected_otp_allowed=client_collected_otp,
         )
         request = credential_service_pb2.CreateCredentialRequest(credential_id=identifier, credential=credential)
-        return self.connection.call(self.connection.credentials.CreateCredential, request)
+        self.agree(self.connection.credentials.CreateCredential, request)
+        made = credential_service_pb2.GetCredentialRequest(name=f"credentials/{identifier}")
+        return self.connection.call(self.connection.credentials.GetCredential, made)
 
     def create_client(self, identifier: str, *, fingerprint: bytes = b"") -> tuple[str, str]:
         """Makes a client; returns its name and its token, empty when it has a certificate."""
-        client = access_service_pb2.Client(display_name=f"Ứng dụng {identifier}", certificate_fingerprint=fingerprint)
+        token = "" if fingerprint else f"trien_{secrets.token_urlsafe(32)}"
+        client = access_service_pb2.Client(
+            display_name=f"Ứng dụng {identifier}",
+            certificate_fingerprint=fingerprint,
+            token_hash=hashlib.sha256(token.encode()).digest() if token else b"",
+        )
         request = access_service_pb2.CreateClientRequest(client_id=identifier, client=client)
-        answer = self.connection.call(self.connection.access.CreateClient, request)
-        return answer.client.name, answer.bearer_token
+        self.agree(self.connection.access.CreateClient, request)
+        return f"clients/{identifier}", token
 
     def unlock(self, signer: str) -> None:
         """Ends a signer's lock."""
@@ -355,6 +400,16 @@ class Administrator:
             key_type=key_type,
             certificate=x509.load_der_x509_certificate(certificate),
         )
+
+
+def _first_code(begun: signer_service_pb2.BeginEnrolmentResponse) -> str:
+    """Returns what the new authenticator shows first: for TOTP the code before the present one, so that one is left."""
+    if begun.question:
+        values = dict(parse_qsl(urlsplit(begun.otpauth_uri).query))
+        secret = base64.b32decode(values["secret"] + "=" * (-len(values["secret"]) % 8))
+        return ocra(secret, values["ocrasuite"], begun.question.hex())
+    generator = pyotp.parse_uri(begun.otpauth_uri)
+    return generator.at(time.time() - 30) if isinstance(generator, pyotp.TOTP) else generator.at(0)
 
 
 @contextmanager

@@ -186,11 +186,14 @@ class Installation:
             "mutual_tls_address": self.certificate_address,
             "ca_file": str(self.directory / "tls" / "ca.pem"),
             "trust_anchors_file": str(self.directory / "signing-ca" / "ca.pem"),
-            "administrator": {
-                "name": "operators/first",
-                "certificate_file": str(self.directory / "operators" / "first.pem"),
-                "key_file": str(self.directory / "operators" / "first.key"),
-            },
+            "operators": [
+                {
+                    "name": f"operators/{name}",
+                    "certificate_file": str(self.directory / "operators" / f"{name}.pem"),
+                    "key_file": str(self.directory / "operators" / f"{name}.key"),
+                }
+                for name in ("first", "second")
+            ],
         }
         if (self.directory / "population.json").exists():
             path = self.directory / "connection.json"

@@ -21,21 +21,36 @@ from tests.fakes.hsm import MemoryHsm
 from tests.fakes.store import MemoryStore
 from tests.support.attributes import signed_attributes
 
+from trien_client.operators import sign_approval
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm
+from trien_server.core.approval import approval_text
 from trien_server.core.delivered_text import Language
 from trien_server.core.items import DataItem, DigestItem, Item, SignedAttributesItem
 from trien_server.core.ocra import OcraSuite, ocra
 from trien_server.core.ports import Hsm, Store
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
-from trien_server.core.records import AuthenticatorKind, Authorization, ItemKind, Key, KeyState, SignerKind
+from trien_server.core.records import (
+    AuthenticatorKind,
+    Authorization,
+    ItemKind,
+    Key,
+    KeyState,
+    Proposal,
+    ProposalState,
+    SignerKind,
+)
 from trien_server.core.secret import Secret
-from trien_server.host.private_ca import PrivateCa
+from trien_server.host.private_ca import Identity, PrivateCa
 from trien_server.host.randomness import SystemRandomness
 from trien_server.services.approve_authorizations import ApprovalResult, ApproveAuthorizationsCommand
+from trien_server.services.authenticate import hash_token, new_token
+from trien_server.services.authenticators import NewAuthenticator
 from trien_server.services.challenge_preparation import ChallengeCommand, NewChallenge
+from trien_server.services.clients import NewClient
 from trien_server.services.create_authorization import CreateAuthorizationCommand
 from trien_server.services.credentials import Entitlement, NewCredential
 from trien_server.services.deadline import Deadline
+from trien_server.services.enrolments import BegunEnrolment, NewEnrolment, NewEnrolments, enrolment_code
 from trien_server.services.signing_commands import (
     SignDigestsCommand,
     SignDigestsResult,
@@ -53,6 +68,7 @@ P256, P384, RSA, SEAL, ED = (
     "credentials/chair-ed25519",
 )
 OPERATOR = Principal(kind=PrincipalKind.OPERATOR, name="operators/first", authenticated_by=AuthenticatedBy.CERTIFICATE)
+SECOND = Principal(kind=PrincipalKind.OPERATOR, name="operators/second", authenticated_by=AuthenticatedBy.CERTIFICATE)
 OFFICE = Principal(kind=PrincipalKind.CLIENT, name="clients/office", authenticated_by=AuthenticatedBy.BEARER_TOKEN)
 PORTAL = Principal(kind=PrincipalKind.CLIENT, name="clients/portal", authenticated_by=AuthenticatedBy.BEARER_TOKEN)
 FOREIGN = Principal(kind=PrincipalKind.CLIENT, name="clients/foreign", authenticated_by=AuthenticatedBy.BEARER_TOKEN)
@@ -69,6 +85,12 @@ _CREDENTIALS = {
 @cache
 def _ca() -> PrivateCa:
     return PrivateCa.create("Test CA")
+
+
+@cache
+def operators() -> dict[str, Identity]:
+    """The operators' certificates and keys."""
+    return {name: _ca().issue_client(f"operator {name}") for name in ("first", "second")}
 
 
 @cache
@@ -137,7 +159,7 @@ class World:
     def populate(self) -> "World":
         """Enters two persons with TOTP, an agency, clients, keys and credentials."""
         use = self.use
-        use.create_installation({"first": hashlib.sha256(b"operator certificate").digest()})
+        use.create_installation({name: identity.certificate_der for name, identity in operators().items()})
         use.create_organization(
             OPERATOR,
             name="organizations/commune",
@@ -173,40 +195,77 @@ class World:
         return self
 
     def add_client(self, name: str) -> None:
-        _, token = self.use.create_client(
-            OPERATOR, name=name, display_name=name, certificate_fingerprint=None, deadline=self.deadline()
-        )
-        assert token is not None
+        token = new_token(SystemRandomness())
+        new = NewClient(name=name, display_name=name, token_hash=hash_token(token), certificate_fingerprint=None)
+        self.agree(self.use.create_client(OPERATOR, new, deadline=self.deadline()))
         self.tokens[name] = token.reveal().decode()
+
+    def agree(self, proposal: Proposal, *, use: UseCases | None = None) -> Proposal:
+        """Approves a proposal as the second operator; it has to be carried out then."""
+        decided = self.approve_proposal(proposal, use=use)
+        assert decided.state is ProposalState.EXECUTED, decided
+        return decided
+
+    def approve_proposal(self, proposal: Proposal, *, by: Principal = SECOND, use: UseCases | None = None) -> Proposal:
+        """Approves a proposal as one of the operators."""
+        key = operators()[by.name.partition("/")[2]].private_key
+        signature = sign_approval(key, approval_text(proposal.name, proposal.digest))
+        return (use or self.use).proposals.approve(
+            by, proposal.name, digest=proposal.digest, signature=signature, deadline=self.deadline()
+        )
 
     def add_authenticator(
         self, signer: str, *, name: str = "phone", kind: AuthenticatorKind = AuthenticatorKind.TOTP
     ) -> None:
-        uri = self._create_authenticator(signer, name, kind, digits=6, hash_function="SHA1")
-        self.otp[f"{signer}/{name}"] = pyotp.parse_uri(uri)
+        self.otp[f"{signer}/{name}"] = pyotp.parse_uri(self.enrol(signer, name, kind))
 
     def add_ocra(self, signer: str = CHAIR, *, name: str = "ocra", **made: Any) -> str:
         """Gives a person an OCRA authenticator; returns its `otpauth` URI."""
-        uri = self.ocra[signer] = self._create_authenticator(signer, name, AuthenticatorKind.OCRA, **made)
+        uri = self.ocra[signer] = self.enrol(signer, name, AuthenticatorKind.OCRA, **made)
         return uri
 
     def add_delivery(self, signer: str = CHAIR, *, kind: AuthenticatorKind = AuthenticatorKind.SMS, **made: Any) -> str:
         """Gives a person delivered codes; returns the authenticator's name."""
         address = "+84912345678" if kind is AuthenticatorKind.SMS else "hoang.trinh.don@phulam.example"
         name = kind.value.lower()
-        assert self._create_authenticator(signer, name, kind, **({"address": address} | made)) == ""
-        return f"{signer}/authenticators/{name}"
+        given: dict[str, Any] = {"address": address, "digits": 0}
+        new = NewAuthenticator(name=f"{signer}/authenticators/{name}", signer=signer, kind=kind, **(given | made))
+        self.agree(self.use.create_authenticator(OPERATOR, new, deadline=self.deadline()))
+        return new.name
 
-    def _create_authenticator(self, signer: str, name: str, kind: AuthenticatorKind, **made: Any) -> str:
-        _, uri = self.use.create_authenticator(
-            OPERATOR,
-            name=f"{signer}/authenticators/{name}",
-            signer=signer,
-            kind=kind,
+    def enrol(self, signer: str, name: str, kind: AuthenticatorKind, **made: Any) -> str:
+        """Enrols an authenticator as the person would; returns its URI. TOTP's present code stays good."""
+        enrolment = f"{signer}/enrolments/{name}"
+        new = NewEnrolments(enrolments=(NewEnrolment(name=enrolment, kind=kind, **made),))
+        self.agree(self.use.create_enrolments(OPERATOR, new, deadline=self.deadline()))
+        person = self.enrolling(enrolment)
+        begun = self.use.begin_enrolment(person, deadline=self.deadline())
+        uri = begun.uri.reveal().decode()
+        self.use.confirm_enrolment(
+            person,
+            confirmation_key=begun.confirmation_key,
+            password=Secret(self.first_code(begun).encode()),
             deadline=self.deadline(),
-            **made,
         )
-        return uri.reveal().decode()
+        return uri
+
+    def enrolling(self, enrolment: str) -> Principal:
+        """Returns the person who has both halves of an enrolment's code."""
+        first, second = (
+            self.use.send_enrolment_code(operator, enrolment, deadline=self.deadline()).half
+            for operator in (OPERATOR, SECOND)
+        )
+        return self.use.authenticate.by_token(enrolment_code(first, second))
+
+    def first_code(self, begun: BegunEnrolment) -> str:
+        """Returns what a new authenticator shows first: for TOTP the code before the present one."""
+        uri = begun.uri.reveal().decode()
+        if begun.question is not None:
+            return self.ocra_code(uri, begun.question)
+        generator = pyotp.parse_uri(uri)
+        if isinstance(generator, pyotp.TOTP):
+            return generator.at(self.clock.now() - timedelta(seconds=30))
+        return generator.at(0)
 
     def add_credential(self, name: str, key_type: KeyType, signer: str, activator: str, **policy: Any) -> None:
         key = f"keys/{name.partition('/')[2]}"
@@ -226,7 +285,7 @@ class World:
             certificate_chain=(_issue(_ca(), request, self.clock),),
             **(given | policy),
         )
-        self.use.create_credential(OPERATOR, new, self.deadline())
+        self.agree(self.use.create_credential(OPERATOR, new, self.deadline()))
 
     def _add_key(self, name: str, key_type: KeyType) -> None:
         self.use.create_key(OPERATOR, name=name, key_type=key_type, deadline=self.deadline())
@@ -351,9 +410,14 @@ class World:
 
     def answer(self, made: NewChallenge) -> str:
         """Returns what the person's OCRA authenticator answers, computed from the URI that it was made with."""
-        values = parse_qs(urlsplit(self.ocra[made.challenge.signer]).query)
+        return self.ocra_code(self.ocra[made.challenge.signer], made.question)
+
+    @staticmethod
+    def ocra_code(uri: str, question: bytes) -> str:
+        """Returns what an OCRA authenticator answers."""
+        values = parse_qs(urlsplit(uri).query)
         secret = Secret(base64.b32decode(pad_base32(values["secret"][0])))
-        return ocra(secret, OcraSuite.parse(values["ocrasuite"][0]), made.question.hex())
+        return ocra(secret, OcraSuite.parse(values["ocrasuite"][0]), question.hex())
 
     def send(
         self,

@@ -1,6 +1,5 @@
 """Makes an installation: `trien-server init` and the sandbox."""
 
-import hashlib
 import json
 import os
 import secrets
@@ -85,8 +84,7 @@ def initialize(
     _provision(loaded, so_pin_file=directory / "token-so-pin")
     instance = Instance(loaded.config, log=Log(form=loaded.config.log.format))
     try:
-        fingerprints = {name: _fingerprint(identity) for name, identity in operators.items()}
-        instance.use.create_installation(fingerprints)
+        instance.use.create_installation({name: identity.certificate_der for name, identity in operators.items()})
     finally:
         instance.close()
     return loaded
@@ -164,10 +162,6 @@ def _provision(loaded: LoadedConfig, *, so_pin_file: Path) -> None:
         token_serial=token.serial,
         so_pin=read_secret(so_pin_file) if so_pin_file.exists() else None,
     )
-
-
-def _fingerprint(identity: Identity) -> bytes:
-    return hashlib.sha256(identity.certificate_der).digest()
 
 
 def _config_text(

@@ -7,21 +7,33 @@ curious person can make codes. Never for real documents.
 import fcntl
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 from typing import IO, Any
 
+import pyotp
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from trien_server import config as configuration
 from trien_server.core.algorithms import KeyType
+from trien_server.core.approval import approval_text
 from trien_server.core.errors import HsmUnavailable
+from trien_server.core.one_time_password import TOTP_PERIOD
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
-from trien_server.core.records import AuthenticatorKind, KeyState, SignerKind
+from trien_server.core.records import AuthenticatorKind, KeyState, Proposal, ProposalState, SignerKind
+from trien_server.core.secret import Secret
 from trien_server.host.files import require_own, write_private
 from trien_server.host.log import Log
 from trien_server.host.private_ca import PrivateCa
 from trien_server.initialize import CONFIG_NAME, initialize
+from trien_server.services.authenticate import hash_token, new_token
+from trien_server.services.clients import NewClient
 from trien_server.services.credentials import Entitlement, NewCredential
 from trien_server.services.deadline import Deadline
+from trien_server.services.enrolments import NewEnrolment, NewEnrolments, enrolment_code
 from trien_server.wiring import Instance, Server
 
 WARNING = (
@@ -32,6 +44,7 @@ CONNECTION_NAME = "connection.json"
 _MARKER = "THIS-IS-A-SANDBOX.txt"
 _POPULATION = "population.json"
 _OPERATOR = Principal(kind=PrincipalKind.OPERATOR, name="operators/first", authenticated_by=AuthenticatedBy.CERTIFICATE)
+_SECOND = Principal(kind=PrincipalKind.OPERATOR, name="operators/second", authenticated_by=AuthenticatedBy.CERTIFICATE)
 _ORGANIZATION = "organizations/ubnd-xa-phu-lam"
 _CHAIR, _CLERK, _AGENCY = "signers/hoang-trinh-don", "signers/nguyen-thi-hoa", "signers/ubnd-xa-phu-lam"
 _CLIENT = "clients/e-office"
@@ -78,11 +91,14 @@ class Sandbox:
             "mutual_tls_address": f"{self._host}:{self.server.grpc.certificate_port}",
             "ca_file": str(self._directory / "tls" / "ca.pem"),
             "trust_anchors_file": str(self._directory / "signing-ca" / "ca.pem"),
-            "administrator": {
-                "name": _OPERATOR.name,
-                "certificate_file": str(self._directory / "operators" / "first.pem"),
-                "key_file": str(self._directory / "operators" / "first.key"),
-            },
+            "operators": [
+                {
+                    "name": operator.name,
+                    "certificate_file": str(self._directory / f"{operator.name}.pem"),
+                    "key_file": str(self._directory / f"{operator.name}.key"),
+                }
+                for operator in (_OPERATOR, _SECOND)
+            ],
             **self.population,
         }
         write_private(self._connection, (json.dumps(connection, ensure_ascii=False, indent=2) + "\n").encode())
@@ -160,15 +176,14 @@ class _Population:
             end_time=None,
             deadline=self._deadline(),
         )
-        client, token = use.create_client(
-            _OPERATOR,
+        token = new_token(self._instance.randomness)
+        new = NewClient(
             name=_CLIENT,
             display_name="Sandbox e-office",
+            token_hash=hash_token(token),
             certificate_fingerprint=None,
-            deadline=self._deadline(),
         )
-        if token is None:
-            raise AssertionError("a client without a certificate has a token")
+        self._agree(use.create_client(_OPERATOR, new, deadline=self._deadline()))
         signers = [
             self._person(_CHAIR, "Hoàng Trịnh Đôn", "Chủ tịch Ủy ban nhân dân xã", digits=6),
             self._person(_CLERK, "Nguyễn Thị Hoa", "Văn thư", digits=8),
@@ -184,7 +199,7 @@ class _Population:
         finally:
             use.key_generation.stop()
         return {
-            "client": {"name": client.name, "token": token.reveal().decode()},
+            "client": {"name": _CLIENT, "token": token.reveal().decode()},
             "organization": _ORGANIZATION,
             "signers": signers,
             "credentials": credentials,
@@ -206,17 +221,48 @@ class _Population:
 
     def _person(self, name: str, display_name: str, position: str, *, digits: int) -> dict[str, Any]:
         self._signer(name, display_name, SignerKind.PERSON, position)
-        _, uri = self._use.create_authenticator(
-            _OPERATOR,
-            name=f"{name}/authenticators/phone",
-            signer=name,
-            kind=AuthenticatorKind.TOTP,
-            digits=digits,
-            hash_function="SHA1",
+        uri = self._enrol(f"{name}/enrolments/phone", digits)
+        return {"name": name, "display_name": display_name, "position": position, "otpauth_uri": uri}
+
+    def _enrol(self, name: str, digits: int) -> str:
+        """Enrols a TOTP authenticator as the person would; returns its URI."""
+        use = self._use
+        wanted = NewEnrolment(name=name, kind=AuthenticatorKind.TOTP, digits=digits)
+        new = NewEnrolments(enrolments=(wanted,))
+        self._agree(use.create_enrolments(_OPERATOR, new, deadline=self._deadline()))
+        first, second = (
+            use.send_enrolment_code(operator, name, deadline=self._deadline()).half for operator in (_OPERATOR, _SECOND)
+        )
+        person = use.authenticate.by_token(enrolment_code(first, second))
+        begun = use.begin_enrolment(person, deadline=self._deadline())
+        generator = pyotp.parse_uri(begun.uri.reveal().decode())
+        if not isinstance(generator, pyotp.TOTP):
+            raise AssertionError("a TOTP authenticator was asked for")
+        # The code before the present one, so that the present one can still be used.
+        earlier = generator.at(self._instance.clock.now() - timedelta(seconds=TOTP_PERIOD))
+        use.confirm_enrolment(
+            person,
+            confirmation_key=begun.confirmation_key,
+            password=Secret(earlier.encode()),
             deadline=self._deadline(),
         )
-        described = {"name": name, "display_name": display_name, "position": position}
-        return {**described, "otpauth_uri": uri.reveal().decode()}
+        return begun.uri.reveal().decode()
+
+    def _agree(self, proposal: Proposal) -> None:
+        """Approves a proposal as the second operator."""
+        key = load_pem_private_key((self._directory / "operators" / "second.key").read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise AssertionError("init makes elliptic curve keys")
+        text = approval_text(proposal.name, proposal.digest)
+        decided = self._use.proposals.approve(
+            _SECOND,
+            proposal.name,
+            digest=proposal.digest,
+            signature=key.sign(text, ec.ECDSA(SHA256())),
+            deadline=self._deadline(),
+        )
+        if decided.state is not ProposalState.EXECUTED:
+            raise AssertionError(f"{proposal.method} was not carried out")
 
     def _credential(
         self, identifier: str, signer: str, key_type: KeyType, display_name: str, activator: str
@@ -226,23 +272,20 @@ class _Population:
         self._wait_for(key)
         request = self._use.generate_signing_request(_OPERATOR, key=key, signer=signer, deadline=self._deadline())
         root = self._ca.identity.certificate_der
-        view = self._use.create_credential(
-            _OPERATOR,
-            NewCredential(
-                name=f"credentials/{identifier}",
-                key=key,
-                signer=signer,
-                display_name=display_name,
-                certificate_chain=(self._ca.issue_signer(request), root),
-                activators=(Entitlement(signer=activator),),
-                clients=(_CLIENT,),
-                max_items=0,
-                client_collected_otp=True,
-            ),
-            self._deadline(),
+        new = NewCredential(
+            name=f"credentials/{identifier}",
+            key=key,
+            signer=signer,
+            display_name=display_name,
+            certificate_chain=(self._ca.issue_signer(request), root),
+            activators=(Entitlement(signer=activator),),
+            clients=(_CLIENT,),
+            max_items=0,
+            client_collected_otp=True,
         )
+        self._agree(self._use.create_credential(_OPERATOR, new, self._deadline()))
         return {
-            "name": view.credential.name,
+            "name": new.name,
             "display_name": display_name,
             "signer": signer,
             "key_type": key_type.value,

@@ -13,6 +13,7 @@ from trien.v1 import (
     credential_service_pb2_grpc,
     key_service_pb2_grpc,
     organization_service_pb2_grpc,
+    proposal_service_pb2_grpc,
     signer_service_pb2_grpc,
     signing_service_pb2_grpc,
 )
@@ -29,18 +30,17 @@ from trien_server.host.files import read_secret
 from trien_server.host.log import Log
 from trien_server.host.randomness import SystemRandomness
 from trien_server.hsm import Pkcs11Hsm
-from trien_server.rpc.administration import (
-    AccessServicer,
-    CredentialServicer,
-    KeyServicer,
-    OrganizationServicer,
-    SignerServicer,
-)
+from trien_server.rpc.access import AccessServicer
 from trien_server.rpc.admission import Admission
 from trien_server.rpc.authorizations import AuthorizationServicer
 from trien_server.rpc.calls import CallLog, Calls
+from trien_server.rpc.credentials import CredentialServicer
 from trien_server.rpc.identity import Identify
+from trien_server.rpc.keys import KeyServicer
+from trien_server.rpc.organizations import OrganizationServicer
+from trien_server.rpc.proposals import ProposalServicer
 from trien_server.rpc.server import MOST_CONNECTIONS, PORTS, GrpcServer, Limits, TlsIdentity
+from trien_server.rpc.signers import SignerServicer
 from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.authenticate import Authenticate
@@ -53,12 +53,20 @@ from trien_server.services.create_authorization import CreateAuthorization
 from trien_server.services.create_challenge import CreateChallenge
 from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deny_authorization import DenyAuthorization
+from trien_server.services.enrolments import (
+    BeginEnrolment,
+    ConfirmEnrolment,
+    CreateEnrolments,
+    GetEnrolment,
+    SendEnrolmentCode,
+)
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.installation import CheckStart, CreateInstallation
 from trien_server.services.keys import CreateKey, GetKey, KeyGeneration, ListKeys
 from trien_server.services.leases import Leases
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.organizations import CreateOrganization, GetOrganization
+from trien_server.services.proposals import GetProposal, ListProposals, Proposals
 from trien_server.services.read_authorizations import (
     FetchActivationData,
     GetAuthorization,
@@ -113,6 +121,10 @@ class UseCases:
         signatures = Signatures(
             hsm=hsm, queue=queue, transactions=transactions, clock=clock, randomness=randomness, report=report
         )
+        proposals = Proposals(transactions=transactions, changes=changes, clock=clock, randomness=randomness)
+        self.proposals = proposals
+        self.get_proposal = GetProposal(transactions=transactions)
+        self.list_proposals = ListProposals(transactions=transactions)
         self.seals = seals
         self.transactions = transactions
         self.changes = changes
@@ -165,7 +177,7 @@ class UseCases:
         self.create_key = CreateKey(changes=changes, generation=self.key_generation, clock=clock, randomness=randomness)
         self.get_key = GetKey(transactions=transactions)
         self.list_keys = ListKeys(transactions=transactions)
-        self.create_credential = CreateCredential(changes=changes, transactions=transactions, clock=clock)
+        self.create_credential = CreateCredential(proposals=proposals)
         self.get_credential = GetCredential(transactions=transactions)
         self.list_credentials = ListCredentials(transactions=transactions)
         self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
@@ -174,10 +186,15 @@ class UseCases:
         self.create_signer = CreateSigner(changes=changes, clock=clock)
         self.get_signer = GetSigner(transactions=transactions)
         self.unlock_signer = UnlockSigner(transactions=transactions)
-        self.create_authenticator = CreateAuthenticator(
+        self.create_authenticator = CreateAuthenticator(proposals=proposals)
+        self.create_enrolments = CreateEnrolments(proposals=proposals)
+        self.get_enrolment = GetEnrolment(transactions=transactions)
+        self.send_enrolment_code = SendEnrolmentCode(changes=changes, clock=clock, randomness=randomness)
+        self.begin_enrolment = BeginEnrolment(
             changes=changes, hsm=hsm, clock=clock, randomness=randomness, issuer=issuer
         )
-        self.create_client = CreateClient(changes=changes, clock=clock, randomness=randomness)
+        self.confirm_enrolment = ConfirmEnrolment(changes=changes, hsm=hsm, seals=seals, clock=clock)
+        self.create_client = CreateClient(proposals=proposals)
         self.get_client = GetClient(transactions=transactions)
         self.disable_client = DisableClient(changes=changes)
 
@@ -225,8 +242,16 @@ def build_grpc_server(
         get=use.get_signer,
         unlock=use.unlock_signer,
         create_authenticator=use.create_authenticator,
+        create_enrolments=use.create_enrolments,
+        get_enrolment=use.get_enrolment,
+        send_enrolment_code=use.send_enrolment_code,
+        begin_enrolment=use.begin_enrolment,
+        confirm_enrolment=use.confirm_enrolment,
     )
     organizations = OrganizationServicer(calls=calls, create=use.create_organization, get=use.get_organization)
+    proposals = ProposalServicer(
+        calls=calls, clock=clock, proposals=use.proposals, get=use.get_proposal, list_=use.list_proposals
+    )
     access = AccessServicer(calls=calls, create=use.create_client, get=use.get_client, disable=use.disable_client)
     return GrpcServer(
         register=[
@@ -240,6 +265,7 @@ def build_grpc_server(
             lambda server: organization_service_pb2_grpc.add_OrganizationServiceServicer_to_server(
                 organizations, server
             ),
+            lambda server: proposal_service_pb2_grpc.add_ProposalServiceServicer_to_server(proposals, server),
             lambda server: access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server),
         ],
         admission=Admission(identify=identify, clock=clock, threads=limits.threads),

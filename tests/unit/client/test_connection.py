@@ -21,7 +21,7 @@ def content() -> dict[str, Any]:
         "ca_file": "ca.pem",
         "client": {"name": "clients/portal", "token": CANARY},
         "client_certificate": {"name": "clients/batch", "certificate_file": "b.pem", "key_file": "/keys/b.key"},
-        "administrator": {"name": "operators/admin", "certificate_file": "a.pem", "key_file": "a.key"},
+        "operators": [{"name": "operators/admin", "certificate_file": "a.pem", "key_file": "a.key"}],
         "trust_anchors_file": "anchors.pem",
         "organization": "organizations/ubnd",
         "credentials": [{"name": "credentials/c", "activators": ["signers/s"]}],

@@ -8,13 +8,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from trien_client._errors import ConnectionFileError
 from trien_client._secret import Secret
 
-Identity = Literal["client", "client_certificate", "administrator"]
-"""As whom to call: with the client's token, the client's certificate, or the administrator's certificate."""
+Identity = str
+"""As whom to call: `client` with the client's token, `client_certificate`, or an operator's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +93,18 @@ class ConnectionFile:
             token=Secret(client["token"]) if client.get("token") else None,
             certificates={
                 identity: CertificateIdentity(
-                    name=content[identity].get("name", identity),
-                    certificate_file=folder / content[identity]["certificate_file"],
-                    key_file=folder / content[identity]["key_file"],
+                    name=found.get("name", identity),
+                    certificate_file=folder / found["certificate_file"],
+                    key_file=folder / found["key_file"],
                 )
-                for identity in ("client_certificate", "administrator")
-                if content.get(identity)
+                for identity, found in [
+                    *(
+                        [("client_certificate", content["client_certificate"])]
+                        if "client_certificate" in content
+                        else ()
+                    ),
+                    *((operator["name"], operator) for operator in content.get("operators", ())),
+                ]
             },
             credentials=tuple(
                 SandboxCredential(name=item["name"], activators=tuple(item.get("activators", ())))

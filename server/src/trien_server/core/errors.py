@@ -8,7 +8,8 @@ status codes. Messages are written for the caller: they say what to do, and neve
     │   ├── InvalidDigest          INVALID_DIGEST
     │   ├── InvalidSignedAttributes  INVALID_SIGNED_ATTRIBUTES
     │   ├── AlgorithmMismatch      ALGORITHM_MISMATCH
-    │   └── TooManyDigests         TOO_MANY_DIGESTS
+    │   ├── TooManyDigests         TOO_MANY_DIGESTS
+    │   └── ApprovalNotValid       APPROVAL_NOT_VALID
     ├── Unauthenticated            UNAUTHENTICATED
     ├── PermissionDenied           PERMISSION_DENIED (unknown or forbidden)
     ├── AlreadyExists              ALREADY_EXISTS
@@ -26,6 +27,15 @@ status codes. Messages are written for the caller: they say what to do, and neve
     ├── DigestsNotAuthorized       DIGESTS_NOT_AUTHORIZED
     ├── CredentialDisabled         CREDENTIAL_DISABLED
     ├── CertificateNotValid        CERTIFICATE_NOT_VALID
+    ├── CertificateRevoked         CERTIFICATE_REVOKED
+    ├── CertificateStatusUnknown   CERTIFICATE_STATUS_UNKNOWN
+    ├── StateConflict              STATE_CONFLICT
+    ├── ProposalNotPending         PROPOSAL_NOT_PENDING
+    ├── OwnProposal                OWN_PROPOSAL
+    ├── LastOfRole                 LAST_OF_ROLE
+    ├── NotStricter                NOT_STRICTER
+    ├── EnrolmentNotPending        ENROLMENT_NOT_PENDING
+    ├── RateLimitReached           RATE_LIMIT_REACHED
     ├── RequestIdReused            REQUEST_ID_REUSED
     ├── DeadlineTooShort           DEADLINE_TOO_SHORT
     ├── Busy                       BUSY
@@ -92,6 +102,12 @@ class TooManyDigests(InvalidArgument):
     """More items than a request or the credential's policy allows."""
 
     reason = "TOO_MANY_DIGESTS"
+
+
+class ApprovalNotValid(InvalidArgument):
+    """The digest is not the proposal's, or the signature is not the caller's over it."""
+
+    reason = "APPROVAL_NOT_VALID"
 
 
 class Unauthenticated(Refusal):
@@ -213,6 +229,63 @@ class CertificateNotValid(Refusal):
     """The credential has no certificate, or it is not yet or no longer valid."""
 
     reason = "CERTIFICATE_NOT_VALID"
+
+
+class CertificateRevoked(Refusal):
+    """A certificate of the credential is revoked, and its policy looks at that."""
+
+    reason = "CERTIFICATE_REVOKED"
+
+
+class CertificateStatusUnknown(Refusal):
+    """The credential's policy asks for a known revocation status, and it is not known, or too old."""
+
+    reason = "CERTIFICATE_STATUS_UNKNOWN"
+
+
+class StateConflict(Refusal):
+    """The state of the resource, or of one that it rests on, does not allow the change."""
+
+    reason = "STATE_CONFLICT"
+
+
+class ProposalNotPending(Refusal):
+    """The proposal was decided, withdrawn or outdated, or its time is over."""
+
+    reason = "PROPOSAL_NOT_PENDING"
+
+
+class OwnProposal(Refusal):
+    """Nobody approves or rejects their own proposal, also not through another account of the same key (P9)."""
+
+    reason = "OWN_PROPOSAL"
+
+    def __init__(self) -> None:
+        super().__init__("The proposal is your own: another operator has to decide on it.")
+
+
+class LastOfRole(Refusal):
+    """The last holder of a role cannot be taken away."""
+
+    reason = "LAST_OF_ROLE"
+
+
+class NotStricter(Refusal):
+    """What was asked for is not provably stricter than what is in force; a second operator has to agree (P9)."""
+
+    reason = "NOT_STRICTER"
+
+
+class EnrolmentNotPending(Refusal):
+    """The enrolment cannot begin yet, was begun by somebody else, or is over."""
+
+    reason = "ENROLMENT_NOT_PENDING"
+
+
+class RateLimitReached(Refusal):
+    """The client has as many calls a minute, or items at work, as it may; nothing was consumed."""
+
+    reason = "RATE_LIMIT_REACHED"
 
 
 class RequestIdReused(Refusal):

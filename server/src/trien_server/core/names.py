@@ -20,6 +20,11 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
         "clients": f"clients/{_ID}",
         "operators": f"operators/{_ID}",
         "auditEntries": f"auditEntries/{_ID}",
+        "proposals": f"proposals/{_ID}",
+        "enrolments": f"signers/{_ID}/enrolments/{_ID}",
+        "installationKeys": f"installationKeys/{_ID}",
+        "certificateAuthorities": f"certificateAuthorities/{_ID}",
+        "issuedCertificates": f"certificateAuthorities/{_ID}/certificates/{_ID}",
     }.items()
 }
 
@@ -49,6 +54,8 @@ def example(collection: str) -> str:
         "authenticators": "signers/{signer}/authenticators/{authenticator}",
         "challenges": "signers/{signer}/challenges/{challenge}",
         "authorizations": "credentials/{credential}/authorizations/{authorization}",
+        "enrolments": "signers/{signer}/enrolments/{enrolment}",
+        "issuedCertificates": "certificateAuthorities/{certificate_authority}/certificates/{certificate}",
     }.get(collection, f"{collection}/{{id}}")
 
 

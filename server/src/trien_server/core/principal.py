@@ -7,6 +7,7 @@ from enum import StrEnum
 class PrincipalKind(StrEnum):
     CLIENT = "CLIENT"
     OPERATOR = "OPERATOR"
+    ENROLMENT = "ENROLMENT"
 
 
 class AuthenticatedBy(StrEnum):
@@ -14,11 +15,15 @@ class AuthenticatedBy(StrEnum):
 
     BEARER_TOKEN = "BEARER_TOKEN"
     CERTIFICATE = "CERTIFICATE"
+    ENROLMENT_CODE = "ENROLMENT_CODE"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """The one on whose behalf a use case runs: kind, name, how it authenticated, and the calling client."""
+    """The one on whose behalf a use case runs: kind, name, how it authenticated, and the calling client.
+
+    Who shows an enrolment code is the enrolment: that person has no other identity yet.
+    """
 
     kind: PrincipalKind
     name: str

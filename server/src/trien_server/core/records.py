@@ -54,6 +54,48 @@ DELIVERED_KINDS = frozenset({AuthenticatorKind.SMS, AuthenticatorKind.EMAIL})
 """The authenticators whose codes the server makes and sends."""
 
 
+class SignerState(StrEnum):
+    """Whether a signer may sign; FROZEN is the signer's own word."""
+
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+    FROZEN = "FROZEN"
+
+
+class CredentialState(StrEnum):
+    """Whether a credential may be used; what is REVOKED stays so."""
+
+    ENABLED = "ENABLED"
+    SUSPENDED = "SUSPENDED"
+    REVOKED = "REVOKED"
+
+
+class RevocationPolicy(StrEnum):
+    """What a signature asks of the revocation status of the credential's certificates."""
+
+    IGNORE = "IGNORE"
+    REFUSE_REVOKED = "REFUSE_REVOKED"
+    REQUIRE_GOOD = "REQUIRE_GOOD"
+
+
+class Revocation(StrEnum):
+    """What is known of a certificate."""
+
+    UNKNOWN = "UNKNOWN"
+    GOOD = "GOOD"
+    REVOKED = "REVOKED"
+
+
+class RevocationReason(StrEnum):
+    """Why a certificate is revoked (RFC 5280, section 5.3.1)."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    KEY_COMPROMISE = "KEY_COMPROMISE"
+    AFFILIATION_CHANGED = "AFFILIATION_CHANGED"
+    SUPERSEDED = "SUPERSEDED"
+    CESSATION_OF_OPERATION = "CESSATION_OF_OPERATION"
+
+
 class KeyPurpose(StrEnum):
     """A key has one purpose for ever."""
 
@@ -62,9 +104,14 @@ class KeyPurpose(StrEnum):
 
 
 class ProtectionLevel(StrEnum):
-    """Where the private half of a key lives: `TOKEN` is an object on the token that cannot leave it."""
+    """Where the private half of a key lives.
+
+    `TOKEN` is an object on the token that cannot leave it; `WRAPPED` is kept in the record, wrapped by a key that never
+    leaves the token.
+    """
 
     TOKEN = "TOKEN"
+    WRAPPED = "WRAPPED"
 
 
 class KeyState(StrEnum):
@@ -72,6 +119,43 @@ class KeyState(StrEnum):
     ENABLED = "ENABLED"
     DISABLED = "DISABLED"
     GENERATION_FAILED = "GENERATION_FAILED"
+    DESTROY_SCHEDULED = "DESTROY_SCHEDULED"
+    DESTROYED = "DESTROYED"
+
+
+class InstallationKeyPurpose(StrEnum):
+    WRAPPING = "WRAPPING"
+    SEALING = "SEALING"
+
+
+class InstallationKeyState(StrEnum):
+    PENDING_GENERATION = "PENDING_GENERATION"
+    ACTIVE = "ACTIVE"
+    RETIRING = "RETIRING"
+    RETIRED = "RETIRED"
+
+
+class ProposalState(StrEnum):
+    """Where a proposal stands; one whose time is over stays PENDING in the store."""
+
+    PENDING = "PENDING"
+    EXECUTED = "EXECUTED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    OUTDATED = "OUTDATED"
+
+
+class EnrolmentState(StrEnum):
+    PENDING = "PENDING"
+    BEGUN = "BEGUN"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+
+
+class IssuedCertificateState(StrEnum):
+    PENDING_ISSUANCE = "PENDING_ISSUANCE"
+    ISSUED = "ISSUED"
+    REVOKED = "REVOKED"
 
 
 class AuthorizationState(StrEnum):
@@ -114,12 +198,17 @@ class Organization(Record):
     parent: str | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+    successor: str | None = None
     create_time: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signer(Record):
-    """A person who signs, or an agency for its seal."""
+    """A person who signs, or an agency for its seal.
+
+    `email` and `phone` are where the person is told of what concerns the person; with `signature_notices` also of each
+    signature.
+    """
 
     table: ClassVar[str] = "signers"
 
@@ -127,7 +216,10 @@ class Signer(Record):
     kind: SignerKind
     organization: str
     position: str = ""
-    state: State = State.ENABLED
+    email: str = ""
+    phone: str = ""
+    signature_notices: bool = False
+    state: SignerState = SignerState.ENABLED
     create_time: datetime
 
 
@@ -152,8 +244,52 @@ class Authenticator(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Enrolment(Record):
+    """A person's way to a new authenticator of the same id.
+
+    The enrolment code has two halves, of which the SHA-256 is kept, None until they were made: one operator alone never
+    has both. `encrypted_secret` is empty until it began, and then bound to the authenticator's name;
+    `confirmation_hash` is the SHA-256 of what binds the end of the enrolment to its beginning.
+    """
+
+    table: ClassVar[str] = "enrolments"
+
+    signer: str
+    kind: AuthenticatorKind
+    digits: int
+    hash_function: str
+    replaces: str | None = None
+    proposer: str
+    approver: str
+    first_half_hash: bytes | None = None
+    second_half_hash: bytes | None = None
+    encrypted_secret: bytes = b""
+    confirmation_hash: bytes | None = None
+    failures: int = 0
+    state: EnrolmentState = EnrolmentState.PENDING
+    start_time: datetime
+    expire_time: datetime
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallationKey(Record):
+    """A generation of one of the installation's own keys on the token. The first ones are made by `init`."""
+
+    table: ClassVar[str] = "installation_keys"
+
+    purpose: InstallationKeyPurpose
+    generation: int
+    state: InstallationKeyState
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Key(Record):
-    """A key pair in the token; `object_id` is its CKA_ID, `public_key` a DER SubjectPublicKeyInfo."""
+    """A key pair in the token; `object_id` is its CKA_ID, `public_key` a DER SubjectPublicKeyInfo.
+
+    A WRAPPED key has `wrapped_key`, by the wrapping key of `wrapping_generation`, and no object on the token.
+    """
 
     table: ClassVar[str] = "keys"
 
@@ -162,13 +298,19 @@ class Key(Record):
     protection_level: ProtectionLevel
     object_id: bytes
     public_key: bytes
+    wrapped_key: bytes | None = None
+    wrapping_generation: int = 0
+    destroy_time: datetime | None = None
     state: KeyState
     create_time: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Credential(Record):
-    """A key, its certificate chain (DER, the signer's first) and its policy."""
+    """A key, its certificate chain (DER, the signer's first) and its policy.
+
+    Empty `authenticator_kinds` are all kinds, empty `hours` are always.
+    """
 
     table: ClassVar[str] = "credentials"
 
@@ -178,7 +320,10 @@ class Credential(Record):
     certificate_chain: tuple[bytes, ...]
     max_items: int
     client_collected_otp: bool
-    state: State = State.ENABLED
+    authenticator_kinds: tuple[str, ...] = ()
+    hours: tuple[str, ...] = ()
+    revocation_policy: RevocationPolicy = RevocationPolicy.IGNORE
+    state: CredentialState = CredentialState.ENABLED
     create_time: datetime
 
 
@@ -208,26 +353,134 @@ class CredentialClient(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Client(Record):
-    """A calling application, known by a bearer token (stored as SHA-256) or a certificate (SHA-256 of its DER)."""
+    """A calling application, known by a bearer token (stored as SHA-256) or a certificate (SHA-256 of its DER).
+
+    The ones before the present ones are good until `previous_expire_time`. Empty `organizations` and `methods` do not
+    limit; nor does 0.
+    """
 
     table: ClassVar[str] = "clients"
 
     display_name: str
     token_hash: bytes | None = None
     certificate_fingerprint: bytes | None = None
+    previous_token_hash: bytes | None = None
+    previous_certificate_fingerprint: bytes | None = None
+    previous_expire_time: datetime | None = None
+    organizations: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    calls_per_minute: int = 0
+    concurrent_items: int = 0
     state: State = State.ENABLED
     create_time: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operator(Record):
-    """A person who administers, known by a certificate (SHA-256 of its DER)."""
+    """A person who administers, known by a certificate (DER).
+
+    The SHA-256 of the certificate, and of its public key, are searched for.
+    `roles` are values of `core.roles.Role`. Empty `organizations` do not limit.
+    """
 
     table: ClassVar[str] = "operators"
 
     display_name: str
+    certificate: bytes
     certificate_fingerprint: bytes
+    public_key_hash: bytes
+    roles: tuple[str, ...]
+    organizations: tuple[str, ...] = ()
     state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal(Record):
+    """A change that needs a second operator. Only its state changes; `digest` is SHA-256 over `statement` (JSON).
+
+    `content` is the command that the method's plan is made from (JSON). `proposer_key_hash` is the SHA-256 of the
+    proposer's public key at the time.
+    """
+
+    table: ClassVar[str] = "proposals"
+
+    method: str
+    content: str
+    statement: str
+    digest: bytes
+    proposer: str
+    proposer_key_hash: bytes
+    resources: tuple[str, ...]
+    state: ProposalState = ProposalState.PENDING
+    decider: str | None = None
+    decide_time: datetime | None = None
+    approval_signature: bytes | None = None
+    approval_certificate: bytes | None = None
+    create_time: datetime
+    expire_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateAuthority(Record):
+    """A CA of the installation's own, with its key in the token. Its certificate is the first of the chain (DER).
+
+    `next_crl_number` counts the lists that were made of it (RFC 5280, section 5.2.3).
+    """
+
+    table: ClassVar[str] = "certificate_authorities"
+
+    key: str
+    certificate_chain: tuple[bytes, ...]
+    next_crl_number: int = 1
+    state: State = State.ENABLED
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class IssuedCertificate(Record):
+    """A certificate of the installation's own CA; `to_be_signed` (DER) is fixed before the token signs it."""
+
+    table: ClassVar[str] = "issued_certificates"
+
+    authority: str
+    key: str
+    signer: str
+    to_be_signed: bytes
+    certificate: bytes = b""
+    state: IssuedCertificateState = IssuedCertificateState.PENDING_ISSUANCE
+    expire_time: datetime
+    revoke_time: datetime | None = None
+    revoke_reason: RevocationReason | None = None
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateStatus(Record):
+    """What was learnt of the revocation of a credential's chain; `name` is `{credential}/certificateStatus`.
+
+    `chain_hash` is the SHA-256 of the chain that was asked about; the status is good until `valid_until`.
+    """
+
+    table: ClassVar[str] = "certificate_statuses"
+    hot: ClassVar[bool] = True
+
+    credential: str
+    chain_hash: bytes
+    revocation: Revocation
+    revoke_time: datetime | None = None
+    source: str
+    check_time: datetime
+    valid_until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice(Record):
+    """That something was told once, such as that a certificate expires: `{credential}/notices/{what}`."""
+
+    table: ClassVar[str] = "notices"
+    hot: ClassVar[bool] = True
+
     create_time: datetime
 
 
@@ -422,12 +675,17 @@ SLOW_RECORDS: tuple[type[Record], ...] = (
     Organization,
     Signer,
     Authenticator,
+    Enrolment,
+    InstallationKey,
     Key,
     Credential,
     Activator,
     CredentialClient,
     Client,
     Operator,
+    Proposal,
+    CertificateAuthority,
+    IssuedCertificate,
 )
 HOT_RECORDS: tuple[type[Record], ...] = (
     AuthenticatorState,
@@ -439,5 +697,7 @@ HOT_RECORDS: tuple[type[Record], ...] = (
     Approval,
     GrantedRequest,
     Lease,
+    CertificateStatus,
+    Notice,
     AuditEntry,
 )

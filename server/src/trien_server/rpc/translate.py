@@ -2,17 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import google_crc32c
 from google.protobuf.timestamp_pb2 import Timestamp
 from trien.v1 import (
-    access_service_pb2,
     algorithms_pb2,
     authorization_service_pb2,
-    credential_service_pb2,
-    key_service_pb2,
-    organization_service_pb2,
-    signer_service_pb2,
     signing_service_pb2,
 )
 
@@ -22,20 +18,10 @@ from trien_server.core.errors import InvalidArgument
 from trien_server.core.items import DataItem, DigestItem, Item, SignedAttributesItem
 from trien_server.core.records import (
     Assurance,
-    Authenticator,
     Authorization,
     AuthorizationState,
-    Client,
     ItemKind,
-    Key,
-    KeyState,
-    Organization,
-    ProtectionLevel,
-    Signer,
-    SignerKind,
-    State,
 )
-from trien_server.services.credentials import CredentialView
 from trien_server.services.read_authorizations import AuthorizationView
 
 
@@ -118,6 +104,17 @@ def time_out(value: datetime) -> Timestamp:
     return message
 
 
+def optional_time_in(message: Any, name: str, *, field: str) -> datetime | None:
+    """Returns the time of a message's field, or None when it is absent. Raises `InvalidArgument`."""
+    return time_in(getattr(message, name), field=f"{field}.{name}") if message.HasField(name) else None
+
+
+def set_time(message: Timestamp, value: datetime | None) -> None:
+    """Sets a message's field of type Timestamp unless the time is None."""
+    if value is not None:
+        message.FromDatetime(value)
+
+
 def assurance_out(value: Assurance) -> "authorization_service_pb2.Assurance.ValueType":
     return authorization_service_pb2.Assurance.Value(value.value)
 
@@ -164,111 +161,3 @@ def _authorized_items_out(authorization: Authorization) -> list[authorization_se
                 data_digest=digest, used=used
             )
     return [make(digest, bool(used)) for digest, used in zip(authorization.digests, authorization.used, strict=True)]
-
-
-def credential_out(view: CredentialView) -> credential_service_pb2.Credential:
-    credential = view.credential
-    activators = []
-    for activator in view.activators:
-        message = credential_service_pb2.Activator(signer=activator.signer)
-        if activator.start_time is not None:
-            message.start_time.CopyFrom(time_out(activator.start_time))
-        if activator.end_time is not None:
-            message.end_time.CopyFrom(time_out(activator.end_time))
-        activators.append(message)
-    states = {
-        State.ENABLED: credential_service_pb2.Credential.ENABLED,
-        State.DISABLED: credential_service_pb2.Credential.DISABLED,
-    }
-    return credential_service_pb2.Credential(
-        name=credential.name,
-        key=credential.key,
-        signer=credential.signer,
-        display_name=credential.display_name,
-        certificate_chain=credential.certificate_chain,
-        activators=activators,
-        clients=view.clients,
-        max_items=credential.max_items,
-        client_collected_otp_allowed=credential.client_collected_otp,
-        state=states[credential.state],
-        key_type=key_type_out(view.key.key_type),
-        algorithms=[algorithm_out(found) for found in SignatureAlgorithm if found.fits(view.key.key_type)],
-        create_time=time_out(credential.create_time),
-    )
-
-
-def key_out(key: Key) -> key_service_pb2.Key:
-    states = {
-        KeyState.PENDING_GENERATION: key_service_pb2.Key.PENDING_GENERATION,
-        KeyState.ENABLED: key_service_pb2.Key.ENABLED,
-        KeyState.DISABLED: key_service_pb2.Key.DISABLED,
-        KeyState.GENERATION_FAILED: key_service_pb2.Key.GENERATION_FAILED,
-    }
-    levels = {ProtectionLevel.TOKEN: key_service_pb2.TOKEN}
-    return key_service_pb2.Key(
-        name=key.name,
-        key_type=key_type_out(key.key_type),
-        protection_level=levels[key.protection_level],
-        state=states[key.state],
-        public_key=key.public_key,
-        create_time=time_out(key.create_time),
-    )
-
-
-def organization_out(organization: Organization) -> organization_service_pb2.Organization:
-    message = organization_service_pb2.Organization(
-        name=organization.name,
-        display_name=organization.display_name,
-        parent=organization.parent or "",
-        create_time=time_out(organization.create_time),
-    )
-    if organization.start_time is not None:
-        message.start_time.CopyFrom(time_out(organization.start_time))
-    if organization.end_time is not None:
-        message.end_time.CopyFrom(time_out(organization.end_time))
-    return message
-
-
-def signer_out(signer: Signer) -> signer_service_pb2.Signer:
-    kinds = {
-        SignerKind.PERSON: signer_service_pb2.Signer.PERSON,
-        SignerKind.AGENCY: signer_service_pb2.Signer.AGENCY,
-    }
-    states = {
-        State.ENABLED: signer_service_pb2.Signer.ENABLED,
-        State.DISABLED: signer_service_pb2.Signer.DISABLED,
-    }
-    return signer_service_pb2.Signer(
-        name=signer.name,
-        display_name=signer.display_name,
-        kind=kinds[signer.kind],
-        organization=signer.organization,
-        position=signer.position,
-        state=states[signer.state],
-        create_time=time_out(signer.create_time),
-    )
-
-
-def authenticator_out(authenticator: Authenticator) -> signer_service_pb2.Authenticator:
-    return signer_service_pb2.Authenticator(
-        name=authenticator.name,
-        kind=signer_service_pb2.Authenticator.Kind.Value(authenticator.kind.value),
-        digits=authenticator.digits,
-        hash=signer_service_pb2.Authenticator.Hash.Value(authenticator.hash_function or "HASH_UNSPECIFIED"),
-        address=authenticator.address,
-        create_time=time_out(authenticator.create_time),
-    )
-
-
-def client_out(client: Client) -> access_service_pb2.Client:
-    states = {
-        State.ENABLED: access_service_pb2.Client.ENABLED,
-        State.DISABLED: access_service_pb2.Client.DISABLED,
-    }
-    return access_service_pb2.Client(
-        name=client.name,
-        display_name=client.display_name,
-        certificate_fingerprint=client.certificate_fingerprint or b"",
-        state=states[client.state],
-        create_time=time_out(client.create_time),
-    )

@@ -12,32 +12,62 @@ from trien_server.core.records import (
     Client,
     Credential,
     CredentialClient,
+    CredentialState,
     Key,
     KeyPurpose,
     KeyState,
     Operator,
+    Organization,
     Signer,
+    SignerState,
     State,
 )
+from trien_server.core.roles import CLIENT_METHODS, may
 from trien_server.services.trusted import TrustedView
 
 
-def require_client(view: TrustedView, principal: Principal) -> str:
-    """Returns the calling client's name, checked again in this view. Raises `PermissionDenied`."""
-    if principal.client is not None:
+def require_client(view: TrustedView, principal: Principal, method: str) -> Client:
+    """Returns the calling client, checked again in this view, when it may call the method.
+
+    Raises `PermissionDenied`.
+    """
+    if principal.client is not None and method in CLIENT_METHODS:
         client = view.get(Client, principal.client)
-        if client is not None and client.state is State.ENABLED:
-            return client.name
+        if client is not None and client.state is State.ENABLED and (not client.methods or method in client.methods):
+            return client
     raise PermissionDenied
 
 
-def require_operator(view: TrustedView, principal: Principal) -> str:
-    """Returns the calling operator's name, checked again in this view. Raises `PermissionDenied`."""
+def require_operator(view: TrustedView, principal: Principal, method: str) -> Operator:
+    """Returns the calling operator, checked again in this view, when one of its roles may call the method.
+
+    Raises `PermissionDenied`.
+    """
     if principal.kind is PrincipalKind.OPERATOR:
         operator = view.get(Operator, principal.name)
-        if operator is not None and operator.state is State.ENABLED:
-            return operator.name
+        if operator is not None and operator.state is State.ENABLED and may(operator.roles, method):
+            return operator
     raise PermissionDenied
+
+
+def require_organization(view: TrustedView, limited: Operator | Client, organization: str) -> None:
+    """Raises `PermissionDenied` unless an organization is one of those that limit who calls, or below one of them."""
+    if not is_within(view, limited.organizations, organization):
+        raise PermissionDenied
+
+
+def is_within(view: TrustedView, limits: tuple[str, ...], organization: str) -> bool:
+    """Tells whether an organization is one of the limits, or below one of them; no limits are no limit."""
+    if not limits:
+        return True
+    seen: set[str] = set()
+    above: str | None = organization
+    while above is not None and above not in seen:
+        if above in limits:
+            return True
+        seen.add(above)
+        above = view.require(Organization, above).parent
+    return False
 
 
 def credential_client_name(credential: str, client: str) -> str:
@@ -50,18 +80,20 @@ def activator_name(credential: str, signer: str) -> str:
     return f"{credential}/{signer}"
 
 
-def require_credential(view: TrustedView, principal: Principal, name: str) -> Credential:
-    """Returns a credential that the calling client may ask for.
+def require_credential(view: TrustedView, principal: Principal, name: str, method: str) -> Credential:
+    """Returns a credential that the calling client may ask for, by a method that it may call.
 
     Raises `PermissionDenied` when there is none, or it is not for this client: alike (P11).
     """
-    client = require_client(view, principal)
-    grant = view.get(CredentialClient, credential_client_name(name, client))
+    client = require_client(view, principal, method)
+    grant = view.get(CredentialClient, credential_client_name(name, client.name))
     if grant is None or grant.state is not State.ENABLED:
         raise PermissionDenied
     credential = view.get(Credential, name)
     if credential is None:
         raise PermissionDenied
+    if client.organizations:
+        require_organization(view, client, view.require(Signer, credential.signer).organization)
     return credential
 
 
@@ -75,7 +107,14 @@ class UsableCredential:
 
     @property
     def reference(self) -> KeyReference:
-        return KeyReference(object_id=self.key.object_id, key_type=self.key.key_type, public_key=self.key.public_key)
+        return reference_of(self.key)
+
+
+def reference_of(key: Key) -> KeyReference:
+    """Returns what finds a key in the token, or opens it there."""
+    return KeyReference(
+        object_id=key.object_id, key_type=key.key_type, public_key=key.public_key, wrapped_key=key.wrapped_key
+    )
 
 
 def require_usable(view: TrustedView, credential: Credential, *, at: datetime) -> UsableCredential:
@@ -86,7 +125,7 @@ def require_usable(view: TrustedView, credential: Credential, *, at: datetime) -
     """
     key = view.require(Key, credential.key)
     signer = view.require(Signer, credential.signer)
-    if credential.state is not State.ENABLED or signer.state is not State.ENABLED:
+    if credential.state is not CredentialState.ENABLED or signer.state is not SignerState.ENABLED:
         raise CredentialDisabled("The credential or its signer is not enabled.")
     if key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
         raise CredentialDisabled("The credential's key is not enabled.")
@@ -113,7 +152,7 @@ def require_approver(view: TrustedView, credential: Credential, wanted: str | No
     if activator is None or not _may_activate(activator, at=at):
         raise PermissionDenied
     person = view.require(Signer, wanted)
-    if person.state is not State.ENABLED:
+    if person.state is not SignerState.ENABLED:
         raise PermissionDenied
     return wanted
 

@@ -91,11 +91,18 @@ class ApproveAuthorizations:
         def prepare(
             view: TrustedView,
         ) -> ApprovalResult | tuple[TrustedView, list[Authorization], PreparedCheck | PreparedAnswer]:
-            require_client(view, principal)
+            require_client(view, principal, f"AuthorizationService.{METHOD}")
             made = self._made_before(view, principal, command, content)
             if made is not None:
                 return made
-            authorizations = require_list(view, principal, command.names, signer=command.signer, at=at)
+            authorizations = require_list(
+                view,
+                principal,
+                command.names,
+                signer=command.signer,
+                method=f"AuthorizationService.{METHOD}",
+                at=at,
+            )
             if command.challenge is None:
                 return (
                     view,

@@ -37,7 +37,7 @@ def check_names(names: Sequence[str], *, field: str) -> None:
 
 
 def require_list(
-    view: TrustedView, principal: Principal, names: Sequence[str], *, signer: str, at: datetime
+    view: TrustedView, principal: Principal, names: Sequence[str], *, signer: str, method: str, at: datetime
 ) -> list[Authorization]:
     """Returns the calling client's authorizations, in order, that wait for the signer's decision.
 
@@ -45,14 +45,14 @@ def require_list(
     `AuthorizationNotPending`, `AuthorizationExpired`: each with the name of the authorization that it is about, but
     `PermissionDenied` without one when the client itself may no longer call.
     """
-    require_client(view, principal)
+    require_client(view, principal, method)
     authorizations = []
     for name in names:
         with _named(name):
-            authorizations.append(require_own(view, principal, name))
+            authorizations.append(require_own(view, principal, name, method))
     for authorization in authorizations:
         with _named(authorization.name):
-            credential = require_credential(view, principal, authorization.credential)
+            credential = require_credential(view, principal, authorization.credential, method)
             require_usable(view, credential, at=at)
             require_client_collected_otp(credential)
             if authorization.approver not in (None, signer):

@@ -41,6 +41,7 @@ def prepare(
     principal: Principal,
     command: ChallengeCommand,
     *,
+    method: str,
     kinds: Collection[AuthenticatorKind],
     randomness: Randomness,
     at: datetime,
@@ -50,7 +51,7 @@ def prepare(
     It ends with the first of its authorizations. Raises as `authorization_lists.require_list`, `SignerLocked`,
     `PermissionDenied` for an authenticator that is not the person's, `InvalidArgument`.
     """
-    authorizations = require_list(view, principal, command.names, signer=command.signer, at=at)
+    authorizations = require_list(view, principal, command.names, signer=command.signer, method=method, at=at)
     require_open(view, signer=command.signer, client=principal.name, at=at)
     authenticator = _choose(view, command, kinds)
     challenge = Challenge(

@@ -1,8 +1,10 @@
 """Puts slow records in force: sealed by the token, named by the log with their version (P5)."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from trien_server.core.errors import AlreadyExists
 from trien_server.core.ports import NameTaken, VersionConflict
@@ -12,16 +14,35 @@ from trien_server.services.seals import Seals
 from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import Stale, TrustedView
 
-_NEVER_DESCRIBED = frozenset({"version", "encrypted_secret", "token_hash", "certificate_chain", "create_time"})
+_NEVER_DESCRIBED = frozenset(
+    {
+        "version",
+        "create_time",
+        "encrypted_secret",
+        "token_hash",
+        "previous_token_hash",
+        "first_half_hash",
+        "second_half_hash",
+        "confirmation_hash",
+        "wrapped_key",
+        "content",
+        "statement",
+    }
+)
+_DESCRIBED_BY_DIGEST = frozenset({"certificate", "certificate_chain", "to_be_signed", "approval_certificate"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Slow records to put in force, in order, and hot ones that begin with them."""
+    """Slow records to put in force, in order, and hot ones that begin with them.
+
+    `details` join what the audit entries say.
+    """
 
     kind: str
     slow: Sequence[Record]
     hot: Sequence[Record] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
 
 
 class Changes:
@@ -31,28 +52,33 @@ class Changes:
         self._transactions = transactions
         self._seals = seals
 
-    def make(self, actor: str, prepare: Callable[[TrustedView], Change], *, deadline: Deadline) -> None:
-        """Puts all records of the change in force, or none.
+    def make(
+        self, actor: str, prepare: Callable[[TrustedView], Change | Sequence[Change]], *, deadline: Deadline
+    ) -> None:
+        """Puts all records of the change in force, or none; of several changes all together.
 
         `prepare` checks who may do it and on what it rests; when a row that it read changes meanwhile, it
         runs again. Raises `AlreadyExists`, and what `prepare` raises.
         """
 
         def attempt() -> None:
-            view, change = self._transactions.read(lambda found: (found, prepare(found)))
-            rows = [self._seals.seal(record) for record in change.slow]
+            view, prepared = self._transactions.read(lambda found: (found, prepare(found)))
+            changes = [prepared] if isinstance(prepared, Change) else prepared
+            rows = [(change, self._seals.seal(record)) for change in changes for record in change.slow]
 
             def work(ledger: Ledger) -> None:
                 ledger.assert_unchanged(view)
-                for row in rows:
+                for change, row in rows:
+                    details = {"actor": actor, **change.details, "record": describe(row.record)}
                     try:
-                        ledger.put(row, kind=change.kind, details={"actor": actor, "record": describe(row.record)})
+                        ledger.put(row, kind=change.kind, details=details)
                     except NameTaken as taken:
                         raise AlreadyExists(f"{row.record.name} exists.") from taken
                     except VersionConflict as conflict:
                         raise Stale from conflict
-                for record in change.hot:
-                    ledger.put_or_keep(record)
+                for change in changes:
+                    for record in change.hot:
+                        ledger.put_or_keep(record)
 
             self._transactions.run(work, timeout=deadline.remaining())
 
@@ -60,17 +86,23 @@ class Changes:
 
 
 def describe(record: Record) -> dict[str, object]:
-    """Returns what an audit entry says of a record: everything but secrets, hashes of secrets and long blobs."""
+    """Returns what an audit entry says of a record: all but secrets and their hashes; long blobs by SHA-256."""
     described: dict[str, object] = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if field.name in _NEVER_DESCRIBED or value is None:
-            continue
-        match value:
-            case bytes():
-                described[field.name] = value.hex()
-            case bool() | int():
-                described[field.name] = value
-            case _:
-                described[field.name] = str(value)
+    for column in dataclasses.fields(record):
+        value = getattr(record, column.name)
+        if column.name not in _NEVER_DESCRIBED and value is not None:
+            described[column.name] = _described(value, by_digest=column.name in _DESCRIBED_BY_DIGEST)
     return described
+
+
+def _described(value: object, *, by_digest: bool) -> object:
+    match value:
+        case bytes():
+            return f"sha256:{hashlib.sha256(value).hexdigest()}" if by_digest and value else value.hex()
+        case bool() | int():
+            return value
+        case datetime():
+            return value.isoformat()
+        case tuple():
+            return [_described(item, by_digest=by_digest) for item in value]
+    return str(value)

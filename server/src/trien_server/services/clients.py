@@ -1,63 +1,105 @@
 """CreateClient, GetClient and DisableClient."""
 
-import base64
+from dataclasses import dataclass
 
 from trien_server.core.errors import AlreadyExists, InvalidArgument, PermissionDenied
-from trien_server.core.ports import Clock, Randomness
 from trien_server.core.principal import Principal
-from trien_server.core.records import Client, Operator, State
-from trien_server.core.secret import Secret
+from trien_server.core.records import Client, Operator, Organization, Proposal, State
+from trien_server.core.roles import CLIENT_METHODS
 from trien_server.services.access import require_operator
-from trien_server.services.authenticate import hash_token
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
+from trien_server.services.proposals import Agreement, Plan, Proposals
 from trien_server.services.texts import parse_title
 from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
 
+_DIGEST_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewClient:
+    """What a client is to be. It is known by one of `token_hash` and `certificate_fingerprint`, 32 bytes each."""
+
+    name: str
+    display_name: str
+    token_hash: bytes | None
+    certificate_fingerprint: bytes | None
+    organizations: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    calls_per_minute: int = 0
+    concurrent_items: int = 0
+
 
 class CreateClient:
-    """Enters calling applications."""
+    """Enters calling applications. Their tokens and certificates are made elsewhere: the server gets hashes."""
 
-    def __init__(self, *, changes: Changes, clock: Clock, randomness: Randomness) -> None:
-        self._changes = changes
-        self._clock = clock
-        self._randomness = randomness
+    method = "AccessService.CreateClient"
 
-    def __call__(
-        self,
-        principal: Principal,
-        *,
-        name: str,
-        display_name: str,
-        certificate_fingerprint: bytes | None,
-        deadline: Deadline,
-    ) -> tuple[Client, Secret | None]:
-        """Returns the new client and its bearer token, or None when it calls with a certificate.
+    def __init__(self, *, proposals: Proposals) -> None:
+        self._proposals = proposals
+        proposals.register(Plan(method=self.method, command=NewClient, make=self._plan))
 
-        Raises `PermissionDenied`, `InvalidArgument`, `AlreadyExists`.
-        """
-        if certificate_fingerprint is not None and len(certificate_fingerprint) != 32:
-            raise InvalidArgument("client.certificate_fingerprint", "expected 32 bytes, a SHA-256 digest")
-        token = None if certificate_fingerprint else _new_token(self._randomness)
+    def __call__(self, principal: Principal, new: NewClient, *, deadline: Deadline) -> Proposal:
+        """Proposes the client. Raises `PermissionDenied`, `InvalidArgument`, `AlreadyExists`."""
+        return self._proposals.propose(principal, self.method, new, deadline=deadline)
+
+    @staticmethod
+    def _plan(view: TrustedView, new: NewClient, agreement: Agreement) -> Change:
+        check_known_by(view, new.token_hash, new.certificate_fingerprint)
+        check_scopes(view, new.organizations, new.methods)
+        check_limits(new.calls_per_minute, new.concurrent_items)
+        if view.get(Client, new.name) is not None:
+            raise AlreadyExists(f"{new.name} exists.")
         client = Client(
-            name=name,
-            display_name=parse_title(display_name, field="client.display_name"),
-            token_hash=None if token is None else hash_token(token),
-            certificate_fingerprint=certificate_fingerprint,
-            create_time=self._clock.now(),
+            name=new.name,
+            display_name=parse_title(new.display_name, field="client.display_name"),
+            token_hash=new.token_hash,
+            certificate_fingerprint=new.certificate_fingerprint,
+            organizations=new.organizations,
+            methods=new.methods,
+            calls_per_minute=new.calls_per_minute,
+            concurrent_items=new.concurrent_items,
+            create_time=agreement.at,
         )
+        return Change(kind="client_created", slow=[client])
 
-        def prepare(view: TrustedView) -> Change:
-            require_operator(view, principal)
-            if certificate_fingerprint is not None:
-                for kind in (Client, Operator):
-                    if not view.has_none(kind, certificate_fingerprint=certificate_fingerprint):
-                        raise AlreadyExists("The certificate belongs to another client or operator.")
-            return Change(kind="client_created", slow=[client])
 
-        self._changes.make(principal.name, prepare, deadline=deadline)
-        return client, token
+def check_known_by(view: TrustedView, token_hash: bytes | None, certificate_fingerprint: bytes | None) -> None:
+    """Checks what a client is to be known by. Raises `InvalidArgument`, `AlreadyExists`."""
+    if (token_hash is None) == (certificate_fingerprint is None):
+        raise InvalidArgument("client.token_hash", "give either this or client.certificate_fingerprint")
+    for field, value in (("token_hash", token_hash), ("certificate_fingerprint", certificate_fingerprint)):
+        if value is not None and len(value) != _DIGEST_SIZE:
+            raise InvalidArgument(f"client.{field}", "expected 32 bytes, a SHA-256 digest")
+    if token_hash is not None and not (
+        view.has_none(Client, token_hash=token_hash) and view.has_none(Client, previous_token_hash=token_hash)
+    ):
+        raise AlreadyExists("The token belongs to another client.")
+    if certificate_fingerprint is not None and not (
+        view.has_none(Client, certificate_fingerprint=certificate_fingerprint)
+        and view.has_none(Client, previous_certificate_fingerprint=certificate_fingerprint)
+        and view.has_none(Operator, certificate_fingerprint=certificate_fingerprint)
+    ):
+        raise AlreadyExists("The certificate belongs to another client or operator.")
+
+
+def check_scopes(view: TrustedView, organizations: tuple[str, ...], methods: tuple[str, ...]) -> None:
+    """Checks a client's scopes. Raises `InvalidArgument`."""
+    for position, organization in enumerate(organizations):
+        if view.get(Organization, organization) is None:
+            raise InvalidArgument(f"client.organizations[{position}]", "there is no such organization")
+    for position, method in enumerate(methods):
+        if method not in CLIENT_METHODS:
+            raise InvalidArgument(f"client.methods[{position}]", "no method that clients call")
+
+
+def check_limits(calls_per_minute: int, concurrent_items: int) -> None:
+    """Checks a client's limits. Raises `InvalidArgument`."""
+    if calls_per_minute < 0:
+        raise InvalidArgument("client.calls_per_minute", "expected 0 or more")
+    if concurrent_items < 0:
+        raise InvalidArgument("client.concurrent_items", "expected 0 or more")
 
 
 class GetClient:
@@ -70,7 +112,7 @@ class GetClient:
         """Returns it. Raises `PermissionDenied`."""
 
         def work(view: TrustedView) -> Client:
-            require_operator(view, principal)
+            require_operator(view, principal, "AccessService.GetClient")
             return _require(view, name)
 
         return self._transactions.read(work)
@@ -88,7 +130,7 @@ class DisableClient:
 
         def prepare(view: TrustedView) -> Change:
             nonlocal disabled
-            require_operator(view, principal)
+            require_operator(view, principal, "AccessService.DisableClient")
             disabled = next_version(_require(view, name), state=State.DISABLED)
             return Change(kind="client_disabled", slow=[disabled])
 
@@ -103,8 +145,3 @@ def _require(view: TrustedView, name: str) -> Client:
     if client is None:
         raise PermissionDenied
     return client
-
-
-def _new_token(randomness: Randomness) -> Secret:
-    """Returns a bearer token: 256 random bits, base64url, behind a prefix that secret scanners can find."""
-    return Secret(b"trien_" + base64.urlsafe_b64encode(randomness.bytes(32)).rstrip(b"="))

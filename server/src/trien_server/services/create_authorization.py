@@ -69,7 +69,9 @@ class CreateAuthorization:
         at = self._clock.now()
 
         def prepare(view: TrustedView) -> tuple[TrustedView, SignatureScheme, bytes, Authorization | None]:
-            credential = require_credential(view, principal, command.credential)
+            credential = require_credential(
+                view, principal, command.credential, "AuthorizationService.CreateAuthorization"
+            )
             usable = require_usable(view, credential, at=at)
             scheme = SignatureScheme.parse(command.algorithm, command.pss_salt_length, key_type=usable.key.key_type)
             check_count(len(command.digests), most=credential.max_items)

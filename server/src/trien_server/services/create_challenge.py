@@ -48,6 +48,7 @@ class CreateChallenge:
                     found,
                     principal,
                     command,
+                    method=f"AuthorizationService.{METHOD}",
                     kinds={AuthenticatorKind.OCRA},
                     randomness=self._randomness,
                     at=at,

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trien_server.core.certificates import check_chain
-from trien_server.core.errors import InvalidArgument, PermissionDenied
+from trien_server.core.errors import AlreadyExists, InvalidArgument, PermissionDenied
 from trien_server.core.items import MOST_ITEMS
-from trien_server.core.ports import Clock
 from trien_server.core.principal import Principal, PrincipalKind
 from trien_server.core.records import (
     Activator,
@@ -17,6 +16,7 @@ from trien_server.core.records import (
     Key,
     KeyPurpose,
     KeyState,
+    Proposal,
     Signer,
     SignerKind,
     State,
@@ -28,9 +28,10 @@ from trien_server.services.access import (
     require_credential,
     require_operator,
 )
-from trien_server.services.changes import Change, Changes
+from trien_server.services.changes import Change
 from trien_server.services.deadline import Deadline
 from trien_server.services.paging import Page, page_of
+from trien_server.services.proposals import Agreement, Plan, Proposals
 from trien_server.services.texts import parse_title
 from trien_server.services.transactions import Transactions
 from trien_server.services.trusted import TrustedView
@@ -73,42 +74,40 @@ class CredentialView:
 class CreateCredential:
     """Makes credentials of enabled keys."""
 
-    def __init__(self, *, changes: Changes, transactions: Transactions, clock: Clock) -> None:
-        self._changes = changes
-        self._transactions = transactions
-        self._clock = clock
+    method = "CredentialService.CreateCredential"
 
-    def __call__(self, principal: Principal, new: NewCredential, deadline: Deadline) -> CredentialView:
-        """Returns the new credential.
+    def __init__(self, *, proposals: Proposals) -> None:
+        self._proposals = proposals
+        proposals.register(Plan(method=self.method, command=NewCredential, make=self._plan))
+
+    def __call__(self, principal: Principal, new: NewCredential, deadline: Deadline) -> Proposal:
+        """Proposes the credential.
 
         Raises `PermissionDenied`, `AlreadyExists`, `CertificateNotValid`, or `InvalidArgument` that names what
         is wrong: the key is not enabled or used by another credential, the chain does not fit, a person's
         credential has another activator than that person, someone named does not exist.
         """
-        display_name = parse_title(new.display_name, field="credential.display_name")
+        return self._proposals.propose(principal, self.method, new, deadline=deadline)
+
+    def _plan(self, view: TrustedView, new: NewCredential, agreement: Agreement) -> Change:
         if not 0 <= new.max_items <= MOST_ITEMS:
             raise InvalidArgument("credential.max_items", f"expected 0 to {MOST_ITEMS}")
-        at = self._clock.now()
+        if view.get(Credential, new.name) is not None:
+            raise AlreadyExists(f"{new.name} exists.")
         credential = Credential(
             name=new.name,
             key=new.key,
             signer=new.signer,
-            display_name=display_name,
+            display_name=parse_title(new.display_name, field="credential.display_name"),
             certificate_chain=new.certificate_chain,
             max_items=new.max_items or MOST_ITEMS,
             client_collected_otp=new.client_collected_otp,
-            create_time=at,
+            create_time=agreement.at,
         )
-
-        def prepare(view: TrustedView) -> Change:
-            require_operator(view, principal)
-            self._check_key(view, new, at)
-            activators = self._activators(view, new)
-            clients = self._clients(view, new)
-            return Change(kind="credential_created", slow=[credential, *activators, *clients])
-
-        self._changes.make(principal.name, prepare, deadline=deadline)
-        return self._transactions.read(lambda view: _view_of(view, credential))
+        self._check_key(view, new, agreement.at)
+        activators = self._activators(view, new)
+        clients = self._clients(view, new)
+        return Change(kind="credential_created", slow=[credential, *activators, *clients])
 
     @staticmethod
     def _check_key(view: TrustedView, new: NewCredential, at: datetime) -> None:
@@ -173,12 +172,14 @@ class GetCredential:
 
         def work(view: TrustedView) -> CredentialView:
             if principal.kind is PrincipalKind.OPERATOR:
-                require_operator(view, principal)
+                require_operator(view, principal, "CredentialService.GetCredential")
                 credential = view.get(Credential, name)
                 if credential is None:
                     raise PermissionDenied
                 return _view_of(view, credential)
-            return _view_of(view, require_credential(view, principal, name), asked_by=principal)
+            return _view_of(
+                view, require_credential(view, principal, name, "CredentialService.GetCredential"), asked_by=principal
+            )
 
         return self._transactions.read(work)
 
@@ -194,10 +195,10 @@ class ListCredentials:
 
         def work(view: TrustedView) -> tuple[list[CredentialView], str]:
             if principal.kind is PrincipalKind.OPERATOR:
-                require_operator(view, principal)
+                require_operator(view, principal, "CredentialService.ListCredentials")
                 shown, token = page_of(view.find(Credential, limit=page.size + 1, after=page.after), page)
                 return [_view_of(view, credential) for credential in shown], token
-            client = require_client(view, principal)
+            client = require_client(view, principal, "CredentialService.ListCredentials").name
             grants = view.find(
                 CredentialClient, limit=page.size + 1, after=page.after, client=client, state=State.ENABLED
             )

@@ -8,7 +8,7 @@ from trien_server.core.records import Authorization
 from trien_server.services.deadline import Deadline
 from trien_server.services.read_authorizations import require_own
 from trien_server.services.transactions import Ledger, Transactions
-from trien_server.services.trusted import Stale
+from trien_server.services.trusted import Stale, TrustedView
 
 
 class DenyAuthorization:
@@ -21,7 +21,10 @@ class DenyAuthorization:
         """Returns it as denied. Raises `PermissionDenied`, `AuthorizationNotPending`, `AuthorizationExpired`."""
 
         def attempt() -> Authorization:
-            view, authorization = self._transactions.read(lambda found: (found, require_own(found, principal, name)))
+            def read(found: TrustedView) -> tuple[TrustedView, Authorization]:
+                return found, require_own(found, principal, name, "AuthorizationService.DenyAuthorization")
+
+            view, authorization = self._transactions.read(read)
 
             def work(ledger: Ledger) -> Authorization | Refusal:
                 ledger.assert_unchanged(view)

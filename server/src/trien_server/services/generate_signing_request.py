@@ -5,11 +5,11 @@ import hashlib
 from cryptography import x509
 
 from trien_server.core.errors import HsmUnavailable, InvalidArgument
-from trien_server.core.ports import Hsm, KeyMismatch, KeyReference
+from trien_server.core.ports import Hsm, KeyMismatch
 from trien_server.core.principal import Principal
 from trien_server.core.records import Credential, Key, KeyPurpose, KeyState, Organization, Signer
 from trien_server.core.signing_request import ALGORITHMS, request_information, signing_request, subject_name
-from trien_server.services.access import require_operator
+from trien_server.services.access import reference_of, require_operator
 from trien_server.services.deadline import Deadline
 from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import TrustedView
@@ -31,7 +31,7 @@ class GenerateSigningRequest:
 
     def _generate(self, principal: Principal, key_name: str, signer_name: str, deadline: Deadline) -> bytes:
         def read(view: TrustedView) -> tuple[TrustedView, Key, bytes]:
-            require_operator(view, principal)
+            require_operator(view, principal, "CredentialService.GenerateCertificateSigningRequest")
             key, signer = view.get(Key, key_name), view.get(Signer, signer_name)
             if key is None or key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
                 raise InvalidArgument("key", "there is no such enabled signing key")
@@ -58,7 +58,7 @@ class GenerateSigningRequest:
         algorithm = ALGORITHMS[key.key_type]
         function = algorithm.hash_function
         message = information if function is None else hashlib.new(function.hashlib_name, information).digest()
-        reference = KeyReference(object_id=key.object_id, key_type=key.key_type, public_key=key.public_key)
+        reference = reference_of(key)
         try:
             self._hsm.prepare(reference)
         except KeyMismatch as mismatch:

@@ -1,8 +1,12 @@
 """The installation: made once by `init`, checked at every start."""
 
+import hashlib
+
+from trien_server.core.approval import public_key_hash
 from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Hsm, Randomness
 from trien_server.core.records import Installation, Operator
+from trien_server.core.roles import Role
 from trien_server.services.changes import Change, Changes
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
@@ -26,7 +30,9 @@ class CreateInstallation:
         self._randomness = randomness
 
     def __call__(self, operators: dict[str, bytes]) -> None:
-        """Puts the installation in force, with operators by name and certificate fingerprint, as one change.
+        """Puts the installation in force, with operators by name and certificate (DER), as one change.
+
+        Each is a security officer and a registration officer: every proposal needs both.
 
         Raises `AlreadyExists` when there is one.
         """
@@ -35,10 +41,13 @@ class CreateInstallation:
             Operator(
                 name=f"operators/{identifier}",
                 display_name=identifier,
-                certificate_fingerprint=fingerprint,
+                certificate=certificate,
+                certificate_fingerprint=hashlib.sha256(certificate).digest(),
+                public_key_hash=public_key_hash(certificate, field="operators"),
+                roles=(Role.SECURITY_OFFICER.value, Role.REGISTRATION_OFFICER.value),
                 create_time=now,
             )
-            for identifier, fingerprint in operators.items()
+            for identifier, certificate in operators.items()
         ]
 
         def prepare(_: TrustedView) -> Change:

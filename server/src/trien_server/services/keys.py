@@ -190,7 +190,7 @@ class CreateKey:
         )
 
         def prepare(view: TrustedView) -> Change:
-            require_operator(view, principal)
+            require_operator(view, principal, "KeyService.CreateKey")
             return Change(kind="key_created", slow=[key])
 
         self._changes.make(principal.name, prepare, deadline=deadline)
@@ -208,7 +208,7 @@ class GetKey:
         """Returns it. Raises `PermissionDenied`."""
 
         def work(view: TrustedView) -> Key:
-            require_operator(view, principal)
+            require_operator(view, principal, "KeyService.GetKey")
             key = view.get(Key, name)
             if key is None:
                 raise PermissionDenied
@@ -227,7 +227,7 @@ class ListKeys:
         """Returns a page by name, and the token of the next or "". Raises `PermissionDenied`."""
 
         def work(view: TrustedView) -> tuple[list[Key], str]:
-            require_operator(view, principal)
+            require_operator(view, principal, "KeyService.ListKeys")
             shown, token = page_of(view.find(Key, limit=page.size + 1, after=page.after), page)
             return list(shown), token
 

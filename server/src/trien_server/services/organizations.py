@@ -45,7 +45,7 @@ class CreateOrganization:
         )
 
         def prepare(view: TrustedView) -> Change:
-            require_operator(view, principal)
+            require_operator(view, principal, "OrganizationService.CreateOrganization")
             if parent is not None and view.get(Organization, parent) is None:
                 raise InvalidArgument("organization.parent", "there is no such organization")
             return Change(kind="organization_created", slow=[organization])
@@ -64,7 +64,7 @@ class GetOrganization:
         """Returns it. Raises `PermissionDenied`."""
 
         def work(view: TrustedView) -> Organization:
-            require_operator(view, principal)
+            require_operator(view, principal, "OrganizationService.GetOrganization")
             organization = view.get(Organization, name)
             if organization is None:
                 raise PermissionDenied

@@ -34,11 +34,11 @@ class AuthorizationView:
     approval: Approval | None
 
 
-def require_own(view: TrustedView, principal: Principal, name: str) -> Authorization:
+def require_own(view: TrustedView, principal: Principal, name: str, method: str) -> Authorization:
     """Returns an authorization that the calling client made. Raises `PermissionDenied` for any other (P11)."""
-    client = require_client(view, principal)
+    client = require_client(view, principal, method)
     authorization = view.get(Authorization, name)
-    if authorization is None or authorization.client != client:
+    if authorization is None or authorization.client != client.name:
         raise PermissionDenied
     return authorization
 
@@ -52,12 +52,18 @@ def with_approval(view: TrustedView, authorization: Authorization) -> Authorizat
 class GetAuthorization:
     """Reads one authorization of the calling client."""
 
-    def __init__(self, *, transactions: Transactions) -> None:
+    def __init__(self, *, transactions: Transactions, method: str = "AuthorizationService.GetAuthorization") -> None:
         self._transactions = transactions
+        self._method = method
 
     def __call__(self, principal: Principal, name: str) -> AuthorizationView:
         """Returns it. Raises `PermissionDenied`."""
-        return self._transactions.read(lambda view: with_approval(view, require_own(view, principal, name)))
+        method = self._method
+
+        def work(view: TrustedView) -> AuthorizationView:
+            return with_approval(view, require_own(view, principal, name, method))
+
+        return self._transactions.read(work)
 
 
 class ListAuthorizations:
@@ -70,7 +76,7 @@ class ListAuthorizations:
         """Returns a page by name, and the token of the next or "". Raises `PermissionDenied`."""
 
         def work(view: TrustedView) -> tuple[list[AuthorizationView], str]:
-            require_credential(view, principal, credential)
+            require_credential(view, principal, credential, "AuthorizationService.ListAuthorizations")
             found = view.find(
                 Authorization, limit=page.size + 1, after=page.after, credential=credential, client=principal.name
             )
@@ -88,7 +94,7 @@ class WaitAuthorization:
     """
 
     def __init__(self, *, transactions: Transactions, clock: Clock, waiters: int) -> None:
-        self._get = GetAuthorization(transactions=transactions)
+        self._get = GetAuthorization(transactions=transactions, method="AuthorizationService.WaitAuthorization")
         self._clock = clock
         self._places = threading.BoundedSemaphore(waiters)
         self._stopped = threading.Event()
@@ -131,7 +137,7 @@ class FetchActivationData:
         """
 
         def work(view: TrustedView) -> Authorization:
-            return require_own(view, principal, name)
+            return require_own(view, principal, name, "AuthorizationService.FetchSignatureActivationData")
 
         authorization = self._transactions.read(work)
         if authorization.state is AuthorizationState.USED:

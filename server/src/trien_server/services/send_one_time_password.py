@@ -118,6 +118,7 @@ class SendOneTimePassword:
             view,
             principal,
             command,
+            method=f"AuthorizationService.{METHOD}",
             kinds=DELIVERED_KINDS,
             randomness=self._randomness,
             at=self._clock.now(),

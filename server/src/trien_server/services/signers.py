@@ -41,7 +41,7 @@ class CreateSigner:
         )
 
         def prepare(view: TrustedView) -> Change:
-            require_operator(view, principal)
+            require_operator(view, principal, "SignerService.CreateSigner")
             if view.get(Organization, organization) is None:
                 raise InvalidArgument("signer.organization", "there is no such organization")
             counts = SignerAttempts(name=name, failures=0)
@@ -61,7 +61,7 @@ class GetSigner:
         """Returns it. Raises `PermissionDenied`."""
 
         def work(view: TrustedView) -> Signer:
-            require_operator(view, principal)
+            require_operator(view, principal, "SignerService.GetSigner")
             return _require_signer(view, name)
 
         return self._transactions.read(work)
@@ -78,7 +78,7 @@ class UnlockSigner:
 
         def attempt() -> Signer:
             def read(view: TrustedView) -> tuple[TrustedView, Signer, list[Record]]:
-                require_operator(view, principal)
+                require_operator(view, principal, "SignerService.UnlockSigner")
                 signer = _require_signer(view, name)
                 count = view.require(SignerAttempts, name)
                 counts: list[Record] = [next_version(count, failures=0, lock_failures=0, locked_until=None)]

@@ -73,7 +73,7 @@ class SigningGrants:
 
         Raises the refusal of the first fault; no one-time password was looked at.
         """
-        credential = require_credential(view, principal, command.credential)
+        credential = require_credential(view, principal, command.credential, f"SigningService.{METHOD}")
         usable = require_usable(view, credential, at=at)
         scheme = SignatureScheme.parse(command.algorithm, command.pss_salt_length, key_type=usable.key.key_type)
         items = prepare_items(

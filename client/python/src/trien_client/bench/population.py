@@ -3,6 +3,8 @@
 An operator makes them over gRPC, by the same methods as everywhere else.
 """
 
+import hashlib
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +14,11 @@ import pyotp
 from cryptography.hazmat.primitives.serialization import Encoding
 from trien.v1 import (
     access_service_pb2,
-    access_service_pb2_grpc,
     algorithms_pb2,
     credential_service_pb2,
-    credential_service_pb2_grpc,
     key_service_pb2,
-    key_service_pb2_grpc,
     organization_service_pb2,
-    organization_service_pb2_grpc,
+    proposal_service_pb2,
     signer_service_pb2,
     signer_service_pb2_grpc,
 )
@@ -32,6 +31,7 @@ from trien_client._transport import Endpoint, Transport
 from trien_client.bench.certificates import SigningCa
 from trien_client.bench.installation import Installation, ServerNotStarted
 from trien_client.bench.plan import CLIENTS_OF_AN_APPLICATION
+from trien_client.operators import OperatorClient
 
 _DIGITS: Final = 8
 _CALL_SECONDS: Final = 60.0
@@ -52,7 +52,7 @@ class MadeCredential:
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """A signer, what makes the signer's codes, and the token of the application that asks in the signer's name."""
+    """A signer, what makes the signer's codes (the first was used), and the token of the application that asks."""
 
     signer: str
     secret: Secret = field(repr=False)
@@ -65,29 +65,16 @@ class Population:
     """Makes people in an installation."""
 
     def __init__(self, installation: Installation) -> None:
-        certificate, key = installation.operator("first")
-        self._transport = Transport(
-            Endpoint.of(
-                installation.operators_address,
-                ca_certificates=installation.ca_file,
-                token=None,
-                certificate=certificate,
-                key=key,
-            )
-        )
-        channel = self._transport.channel
-        self._access = access_service_pb2_grpc.AccessServiceStub(channel)
-        self._credentials = credential_service_pb2_grpc.CredentialServiceStub(channel)
-        self._keys = key_service_pb2_grpc.KeyServiceStub(channel)
-        self._organizations = organization_service_pb2_grpc.OrganizationServiceStub(channel)
-        self._signers = signer_service_pb2_grpc.SignerServiceStub(channel)
+        self._first, self._second = (_operator(installation, name) for name in ("first", "second"))
+        self._enrolments_address = installation.address
+        self._ca_file = installation.ca_file
         self._ca = SigningCa()
 
     def make(self, count: int, key_types: Sequence[KeyType]) -> list[Person]:
         """Makes so many people, each with a key of every type. Raises `TrienError`, `ServerNotStarted`."""
-        with self._transport:
+        with self._first, self._second:
             organization = self._call(
-                self._organizations.CreateOrganization,
+                self._first.organizations.CreateOrganization,
                 organization_service_pb2.CreateOrganizationRequest(
                     organization_id="bench", organization=organization_service_pb2.Organization(display_name="Bench")
                 ),
@@ -110,7 +97,7 @@ class Population:
     ) -> Person:
         client, token = application
         signer = self._call(
-            self._signers.CreateSigner,
+            self._first.signers.CreateSigner,
             signer_service_pb2.CreateSignerRequest(
                 signer_id=name,
                 signer=signer_service_pb2.Signer(
@@ -118,39 +105,68 @@ class Population:
                 ),
             ),
         ).name
-        uri = self._call(
-            self._signers.CreateAuthenticator,
-            signer_service_pb2.CreateAuthenticatorRequest(
-                parent=signer,
-                authenticator_id="token",
-                authenticator=signer_service_pb2.Authenticator(
-                    kind=signer_service_pb2.Authenticator.HOTP, digits=_DIGITS
-                ),
-            ),
-        ).otpauth_uri
         return Person(
             signer=signer,
-            secret=Secret(pyotp.parse_uri(uri).secret),
+            secret=self._enrol(signer),
             digits=_DIGITS,
             token=token,
             credentials={key_type: self._credential(name, signer, client, key_type) for key_type in key_types},
         )
 
-    def _create_client(self, name: str) -> tuple[str, Secret]:
-        made = self._call(
-            self._access.CreateClient,
-            access_service_pb2.CreateClientRequest(client_id=name, client=access_service_pb2.Client(display_name=name)),
+    def _enrol(self, signer: str) -> Secret:
+        """Enrols a HOTP authenticator as the person would; its first code, of counter 0, is used up."""
+        enrolment = signer_service_pb2.Enrolment(
+            name=f"{signer}/enrolments/token", kind=signer_service_pb2.Authenticator.HOTP, digits=_DIGITS
         )
-        return made.client.name, Secret(made.bearer_token)
+        request = signer_service_pb2.CreateEnrolmentsRequest(enrolments=[enrolment])
+        self._agree(self._call(self._first.signers.CreateEnrolments, request))
+        halves = [
+            self._call(
+                operator.signers.SendEnrolmentCode, signer_service_pb2.SendEnrolmentCodeRequest(name=enrolment.name)
+            ).half
+            for operator in (self._first, self._second)
+        ]
+        endpoint = Endpoint.of(
+            self._enrolments_address,
+            ca_certificates=self._ca_file,
+            token="-".join(("trien-enrol", *halves)),
+            certificate=None,
+            key=None,
+        )
+        with Transport(endpoint) as transport:
+            signers = signer_service_pb2_grpc.SignerServiceStub(transport.channel)
+            begun = transport.call(
+                signers.BeginEnrolment, signer_service_pb2.BeginEnrolmentRequest(), timeout=_CALL_SECONDS
+            )
+            secret: str = pyotp.parse_uri(begun.otpauth_uri).secret
+            confirmation = signer_service_pb2.ConfirmEnrolmentRequest(
+                confirmation_key=begun.confirmation_key, one_time_password=pyotp.HOTP(secret, digits=_DIGITS).at(0)
+            )
+            transport.call(signers.ConfirmEnrolment, confirmation, timeout=_CALL_SECONDS)
+        return Secret(secret)
+
+    def _create_client(self, name: str) -> tuple[str, Secret]:
+        token = Secret(f"trien_{secrets.token_urlsafe(32)}")
+        client = access_service_pb2.Client(
+            display_name=name, token_hash=hashlib.sha256(token.reveal().encode()).digest()
+        )
+        request = access_service_pb2.CreateClientRequest(client_id=name, client=client)
+        self._agree(self._call(self._first.access.CreateClient, request))
+        return f"clients/{name}", token
+
+    def _agree(self, proposal: proposal_service_pb2.Proposal) -> None:
+        decided = self._second.approve(proposal)
+        if decided.state != proposal_service_pb2.Proposal.EXECUTED:
+            raise ServerNotStarted(f"{proposal.method} was not carried out: see the server's log.")
 
     def _create_key(self, key_id: str, key_type: KeyType) -> None:
         key = key_service_pb2.Key(key_type=algorithms_pb2.KeyType.Value(key_type.value))
-        self._call(self._keys.CreateKey, key_service_pb2.CreateKeyRequest(key_id=key_id, key=key))
+        self._call(self._first.keys.CreateKey, key_service_pb2.CreateKeyRequest(key_id=key_id, key=key))
 
     def _await_key(self, name: str) -> key_service_pb2.Key:
         end = time.monotonic() + _KEY_SECONDS
         while True:
-            key = self._call(self._keys.GetKey, key_service_pb2.GetKeyRequest(name=name))
+            key = self._call(self._first.keys.GetKey, key_service_pb2.GetKeyRequest(name=name))
             if key.state == key_service_pb2.Key.ENABLED:
                 return key
             if key.state != key_service_pb2.Key.PENDING_GENERATION or time.monotonic() > end:
@@ -161,7 +177,7 @@ class Population:
         key_id = _key_id(person, key_type)
         key = self._await_key(f"keys/{key_id}")
         request = self._call(
-            self._credentials.GenerateCertificateSigningRequest,
+            self._first.credentials.GenerateCertificateSigningRequest,
             credential_service_pb2.GenerateCertificateSigningRequestRequest(key=key.name, signer=signer),
         ).certificate_signing_request
         chain = [certificate.public_bytes(Encoding.DER) for certificate in self._ca.issue(request)]
@@ -173,20 +189,29 @@ class Population:
             clients=[client],
             client_collected_otp_allowed=True,
         )
-        made = self._call(
-            self._credentials.CreateCredential,
-            credential_service_pb2.CreateCredentialRequest(credential_id=key_id, credential=credential),
-        )
-        return MadeCredential(name=made.name, certificate=chain[0], public_key=key.public_key)
+        wanted = credential_service_pb2.CreateCredentialRequest(credential_id=key_id, credential=credential)
+        self._agree(self._call(self._first.credentials.CreateCredential, wanted))
+        return MadeCredential(name=f"credentials/{key_id}", certificate=chain[0], public_key=key.public_key)
 
     def _call(self, method: Method[Any, Response], request: Any) -> Response:
         """Calls, and again when the token was away: SoftHSM is for a moment, now and then, while it makes keys."""
         for _ in range(_TRIES - 1):
             try:
-                return self._transport.call(method, request, timeout=_CALL_SECONDS)
+                return self._first.call(method, request, timeout=_CALL_SECONDS)
             except HsmUnavailable:  # nothing was done: these calls use the token before they write
                 time.sleep(_PAUSE_SECONDS)
-        return self._transport.call(method, request, timeout=_CALL_SECONDS)
+        return self._first.call(method, request, timeout=_CALL_SECONDS)
+
+
+def _operator(installation: Installation, name: str) -> OperatorClient:
+    certificate, key = installation.operator(name)
+    return OperatorClient(
+        installation.operators_address,
+        ca_certificates=installation.ca_file,
+        certificate=certificate,
+        key=key,
+        timeout=_CALL_SECONDS,
+    )
 
 
 def _key_id(person: str, key_type: KeyType) -> str:

@@ -3,9 +3,11 @@
 isort:skip_file
 Who may call."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -17,6 +19,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """Not said."""
+    SECURITY_OFFICER: _Role.ValueType  # 1
+    """Runs keys, certificates, clients and operators."""
+    REGISTRATION_OFFICER: _Role.ValueType  # 2
+    """Enters organizations, signers, their authenticators and credentials."""
+    AUDITOR: _Role.ValueType  # 3
+    """Reads everything, changes nothing."""
+    ADMINISTRATOR: _Role.ValueType  # 4
+    """Looks after clients' limits and the running service."""
+    MONITOR: _Role.ValueType  # 5
+    """Sees how long documents wait."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What an operator may do."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""Not said."""
+SECURITY_OFFICER: Role.ValueType  # 1
+"""Runs keys, certificates, clients and operators."""
+REGISTRATION_OFFICER: Role.ValueType  # 2
+"""Enters organizations, signers, their authenticators and credentials."""
+AUDITOR: Role.ValueType  # 3
+"""Reads everything, changes nothing."""
+ADMINISTRATOR: Role.ValueType  # 4
+"""Looks after clients' limits and the running service."""
+MONITOR: Role.ValueType  # 5
+"""Sees how long documents wait."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class Client(_message.Message):
@@ -52,6 +90,12 @@ class Client(_message.Message):
     CERTIFICATE_FINGERPRINT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_HASH_FIELD_NUMBER: _builtins.int
+    ORGANIZATIONS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_ITEMS_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `clients/{client}`."""
     display_name: _builtins.str
@@ -60,9 +104,31 @@ class Client(_message.Message):
     """The SHA-256 of the DER of the certificate that it calls with, 32 bytes; empty when it calls with a bearer token."""
     state: Global___Client.State.ValueType
     """Whether it may call."""
+    token_hash: _builtins.bytes
+    """The SHA-256 of its bearer token, 32 bytes; empty when it calls with a certificate. Who makes the token makes it of 256
+    random bits; `trien access clients create` does.
+    """
+    calls_per_minute: _builtins.int
+    """How many calls a minute a process of the server takes from it; 0: no limit of its own."""
+    concurrent_items: _builtins.int
+    """How many items of it a process of the server has at work at once; 0: no limit of its own."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was entered."""
+
+    @_builtins.property
+    def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations (`organizations/{organization}`) for whose signers, and those below them, it may ask; empty: all.
+        A credential has to name the client besides.
+        """
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The methods that it may call, such as `SigningService.SignDigests`; empty: all that clients may call."""
+
+    @_builtins.property
+    def previous_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until before when the token or certificate before the present one is good, after a change."""
 
     def __init__(
         self,
@@ -72,18 +138,101 @@ class Client(_message.Message):
         certificate_fingerprint: _builtins.bytes = ...,
         state: Global___Client.State.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        token_hash: _builtins.bytes = ...,
+        organizations: _abc.Iterable[_builtins.str] | None = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        calls_per_minute: _builtins.int = ...,
+        concurrent_items: _builtins.int = ...,
+        previous_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "previous_expire_time", b"previous_expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_fingerprint", b"certificate_fingerprint", "create_time", b"create_time", "display_name", b"display_name", "name", b"name", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_minute", b"calls_per_minute", "certificate_fingerprint", b"certificate_fingerprint", "concurrent_items", b"concurrent_items", "create_time", b"create_time", "display_name", b"display_name", "methods", b"methods", "name", b"name", "organizations", b"organizations", "previous_expire_time", b"previous_expire_time", "state", b"state", "token_hash", b"token_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Client: _TypeAlias = Client  # noqa: Y015
 
 @_typing.final
+class Operator(_message.Message):
+    """A person who administers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Operator._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Operator._State.ValueType  # 0
+        """Not said."""
+        ENABLED: Operator._State.ValueType  # 1
+        """The operator may."""
+        DISABLED: Operator._State.ValueType  # 2
+        """The operator may not."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether an operator may call."""
+
+    STATE_UNSPECIFIED: Operator.State.ValueType  # 0
+    """Not said."""
+    ENABLED: Operator.State.ValueType  # 1
+    """The operator may."""
+    DISABLED: Operator.State.ValueType  # 2
+    """The operator may not."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    ORGANIZATIONS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name: `operators/{operator}`."""
+    display_name: _builtins.str
+    """The person's name, 1 to 200 characters."""
+    certificate: _builtins.bytes
+    """The certificate (DER) that the operator calls with and whose key signs approvals."""
+    state: Global___Operator.State.ValueType
+    """Whether the operator may call."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
+        """What the operator may do. An auditor has no other role, and a security officer is no administrator."""
+
+    @_builtins.property
+    def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations (`organizations/{organization}`) to which, with those below them, a registration officer or monitor
+        is limited; empty: all.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the operator was entered."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        certificate: _builtins.bytes = ...,
+        roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        organizations: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___Operator.State.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "create_time", b"create_time", "display_name", b"display_name", "name", b"name", "organizations", b"organizations", "roles", b"roles", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Operator: _TypeAlias = Operator  # noqa: Y015
+
+@_typing.final
 class CreateClientRequest(_message.Message):
-    """Makes a client."""
+    """Proposes a client."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -110,32 +259,80 @@ class CreateClientRequest(_message.Message):
 Global___CreateClientRequest: _TypeAlias = CreateClientRequest  # noqa: Y015
 
 @_typing.final
-class CreateClientResponse(_message.Message):
-    """A new client."""
+class UpdateClientRequest(_message.Message):
+    """Proposes other values."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENT_FIELD_NUMBER: _builtins.int
-    BEARER_TOKEN_FIELD_NUMBER: _builtins.int
-    bearer_token: _builtins.str
-    """Its bearer token, when it has no certificate. It is stored hashed and cannot be read again."""
+    OVERLAP_HOURS_FIELD_NUMBER: _builtins.int
+    overlap_hours: _builtins.int
+    """How many hours, 0 to 720, the present token or certificate stays good beside a new one."""
     @_builtins.property
     def client(self) -> Global___Client:
-        """The client."""
+        """The client with its name and all values that it is to have. Without token_hash and certificate_fingerprint the present
+        one stays.
+        """
 
     def __init__(
         self,
         *,
         client: Global___Client | None = ...,
-        bearer_token: _builtins.str = ...,
+        overlap_hours: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bearer_token", b"bearer_token", "client", b"client"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "overlap_hours", b"overlap_hours"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CreateClientResponse: _TypeAlias = CreateClientResponse  # noqa: Y015
+Global___UpdateClientRequest: _TypeAlias = UpdateClientRequest  # noqa: Y015
+
+@_typing.final
+class RestrictClientRequest(_message.Message):
+    """Narrows scopes and limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ORGANIZATIONS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_ITEMS_FIELD_NUMBER: _builtins.int
+    END_PREVIOUS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    calls_per_minute: _builtins.int
+    """As in Client; 0: as before."""
+    concurrent_items: _builtins.int
+    """As in Client; 0: as before."""
+    end_previous: _builtins.bool
+    """Whether the token or certificate before the present one ends now."""
+    @_builtins.property
+    def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations that remain; empty: as before."""
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The methods that remain; empty: as before."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        organizations: _abc.Iterable[_builtins.str] | None = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        calls_per_minute: _builtins.int = ...,
+        concurrent_items: _builtins.int = ...,
+        end_previous: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_minute", b"calls_per_minute", "concurrent_items", b"concurrent_items", "end_previous", b"end_previous", "methods", b"methods", "name", b"name", "organizations", b"organizations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestrictClientRequest: _TypeAlias = RestrictClientRequest  # noqa: Y015
 
 @_typing.final
 class GetClientRequest(_message.Message):
@@ -160,6 +357,60 @@ class GetClientRequest(_message.Message):
 Global___GetClientRequest: _TypeAlias = GetClientRequest  # noqa: Y015
 
 @_typing.final
+class ListClientsRequest(_message.Message):
+    """Lists clients."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClientsRequest: _TypeAlias = ListClientsRequest  # noqa: Y015
+
+@_typing.final
+class ListClientsResponse(_message.Message):
+    """A page of clients."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Client]:
+        """The clients, by name."""
+
+    def __init__(
+        self,
+        *,
+        clients: _abc.Iterable[Global___Client] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClientsResponse: _TypeAlias = ListClientsResponse  # noqa: Y015
+
+@_typing.final
 class DisableClientRequest(_message.Message):
     """Disables a client."""
 
@@ -180,3 +431,303 @@ class DisableClientRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DisableClientRequest: _TypeAlias = DisableClientRequest  # noqa: Y015
+
+@_typing.final
+class EnableClientRequest(_message.Message):
+    """Proposes to enable a client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableClientRequest: _TypeAlias = EnableClientRequest  # noqa: Y015
+
+@_typing.final
+class CreateOperatorRequest(_message.Message):
+    """Proposes an operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATOR_ID_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    operator_id: _builtins.str
+    """The id that the name ends in."""
+    @_builtins.property
+    def operator(self) -> Global___Operator:
+        """The operator."""
+
+    def __init__(
+        self,
+        *,
+        operator_id: _builtins.str = ...,
+        operator: Global___Operator | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "operator_id", b"operator_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateOperatorRequest: _TypeAlias = CreateOperatorRequest  # noqa: Y015
+
+@_typing.final
+class UpdateOperatorRequest(_message.Message):
+    """Proposes other values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operator(self) -> Global___Operator:
+        """The operator with its name and all values that it is to have. Without certificate the present one stays."""
+
+    def __init__(
+        self,
+        *,
+        operator: Global___Operator | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOperatorRequest: _TypeAlias = UpdateOperatorRequest  # noqa: Y015
+
+@_typing.final
+class GetOperatorRequest(_message.Message):
+    """Reads one operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOperatorRequest: _TypeAlias = GetOperatorRequest  # noqa: Y015
+
+@_typing.final
+class ListOperatorsRequest(_message.Message):
+    """Lists operators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperatorsRequest: _TypeAlias = ListOperatorsRequest  # noqa: Y015
+
+@_typing.final
+class ListOperatorsResponse(_message.Message):
+    """A page of operators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATORS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def operators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operator]:
+        """The operators, by name."""
+
+    def __init__(
+        self,
+        *,
+        operators: _abc.Iterable[Global___Operator] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "operators", b"operators"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperatorsResponse: _TypeAlias = ListOperatorsResponse  # noqa: Y015
+
+@_typing.final
+class DisableOperatorRequest(_message.Message):
+    """Disables an operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableOperatorRequest: _TypeAlias = DisableOperatorRequest  # noqa: Y015
+
+@_typing.final
+class EnableOperatorRequest(_message.Message):
+    """Proposes to enable an operator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableOperatorRequest: _TypeAlias = EnableOperatorRequest  # noqa: Y015
+
+@_typing.final
+class ShowAccessRequest(_message.Message):
+    """Asks what is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For whom: a client, an operator or a signer, by name; empty: for the caller."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowAccessRequest: _TypeAlias = ShowAccessRequest  # noqa: Y015
+
+@_typing.final
+class ShowAccessResponse(_message.Message):
+    """What is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    ORGANIZATIONS_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_ITEMS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For whom."""
+    enabled: _builtins.bool
+    """Whether it may do anything now."""
+    calls_per_minute: _builtins.int
+    """A client's limits."""
+    concurrent_items: _builtins.int
+    """See Client."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
+        """An operator's roles."""
+
+    @_builtins.property
+    def organizations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The organizations that limit it; empty: none does."""
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The methods that it may call now."""
+
+    @_builtins.property
+    def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialAccess]:
+        """A client's or a signer's credentials, that it may use now or, see `why_not`, not."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        organizations: _abc.Iterable[_builtins.str] | None = ...,
+        methods: _abc.Iterable[_builtins.str] | None = ...,
+        credentials: _abc.Iterable[Global___CredentialAccess] | None = ...,
+        calls_per_minute: _builtins.int = ...,
+        concurrent_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_minute", b"calls_per_minute", "concurrent_items", b"concurrent_items", "credentials", b"credentials", "enabled", b"enabled", "methods", b"methods", "name", b"name", "organizations", b"organizations", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowAccessResponse: _TypeAlias = ShowAccessResponse  # noqa: Y015
+
+@_typing.final
+class CredentialAccess(_message.Message):
+    """Whether a credential can be used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    credential: _builtins.str
+    """The credential (`credentials/{credential}`)."""
+    why_not: _builtins.str
+    """Why it cannot be used now; empty when it can."""
+    def __init__(
+        self,
+        *,
+        credential: _builtins.str = ...,
+        why_not: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredentialAccess: _TypeAlias = CredentialAccess  # noqa: Y015

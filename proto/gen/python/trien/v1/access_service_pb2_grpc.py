@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from trien.v1 import access_service_pb2 as trien_dot_v1_dot_access__service__pb2
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class AccessServiceStub:
-    """Makes, reads and disables clients.
+    """Makes, reads and shuts out clients and operators.
     """
 
     def __init__(self, channel):
@@ -38,26 +39,97 @@ class AccessServiceStub:
         self.CreateClient = channel.unary_unary(
                 '/trien.v1.AccessService/CreateClient',
                 request_serializer=trien_dot_v1_dot_access__service__pb2.CreateClientRequest.SerializeToString,
-                response_deserializer=trien_dot_v1_dot_access__service__pb2.CreateClientResponse.FromString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.UpdateClient = channel.unary_unary(
+                '/trien.v1.AccessService/UpdateClient',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.UpdateClientRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.RestrictClient = channel.unary_unary(
+                '/trien.v1.AccessService/RestrictClient',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.RestrictClientRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_access__service__pb2.Client.FromString,
                 _registered_method=True)
         self.GetClient = channel.unary_unary(
                 '/trien.v1.AccessService/GetClient',
                 request_serializer=trien_dot_v1_dot_access__service__pb2.GetClientRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_access__service__pb2.Client.FromString,
                 _registered_method=True)
+        self.ListClients = channel.unary_unary(
+                '/trien.v1.AccessService/ListClients',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.ListClientsRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_access__service__pb2.ListClientsResponse.FromString,
+                _registered_method=True)
         self.DisableClient = channel.unary_unary(
                 '/trien.v1.AccessService/DisableClient',
                 request_serializer=trien_dot_v1_dot_access__service__pb2.DisableClientRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_access__service__pb2.Client.FromString,
                 _registered_method=True)
+        self.EnableClient = channel.unary_unary(
+                '/trien.v1.AccessService/EnableClient',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.EnableClientRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.CreateOperator = channel.unary_unary(
+                '/trien.v1.AccessService/CreateOperator',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.CreateOperatorRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.UpdateOperator = channel.unary_unary(
+                '/trien.v1.AccessService/UpdateOperator',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.UpdateOperatorRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.GetOperator = channel.unary_unary(
+                '/trien.v1.AccessService/GetOperator',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.GetOperatorRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_access__service__pb2.Operator.FromString,
+                _registered_method=True)
+        self.ListOperators = channel.unary_unary(
+                '/trien.v1.AccessService/ListOperators',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.ListOperatorsRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_access__service__pb2.ListOperatorsResponse.FromString,
+                _registered_method=True)
+        self.DisableOperator = channel.unary_unary(
+                '/trien.v1.AccessService/DisableOperator',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.DisableOperatorRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_access__service__pb2.Operator.FromString,
+                _registered_method=True)
+        self.EnableOperator = channel.unary_unary(
+                '/trien.v1.AccessService/EnableOperator',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.EnableOperatorRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.ShowAccess = channel.unary_unary(
+                '/trien.v1.AccessService/ShowAccess',
+                request_serializer=trien_dot_v1_dot_access__service__pb2.ShowAccessRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_access__service__pb2.ShowAccessResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer:
-    """Makes, reads and disables clients.
+    """Makes, reads and shuts out clients and operators.
     """
 
     def CreateClient(self, request, context):
-        """Makes a client: a calling application. Returns its bearer token once, unless it is to be known by a certificate.
+        """Proposes a client: a calling application, known by a bearer token or a certificate. The server sees neither: it gets
+        the token's or the certificate's SHA-256.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateClient(self, request, context):
+        """Proposes other values for a client: title, scopes, limits, or a new token or certificate, while the old one goes on
+        for a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestrictClient(self, request, context):
+        """Narrows a client's scopes and limits at once. Refused when one of them is not provably stricter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,8 +142,71 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListClients(self, request, context):
+        """Lists clients by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DisableClient(self, request, context):
         """Disables a client: no request whose transaction begins later is granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableClient(self, request, context):
+        """Proposes to let a disabled client in again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateOperator(self, request, context):
+        """Proposes an operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOperator(self, request, context):
+        """Proposes other roles, organizations or another certificate for an operator. The last holder of a role keeps it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOperator(self, request, context):
+        """Reads one operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperators(self, request, context):
+        """Lists operators by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableOperator(self, request, context):
+        """Disables an operator at once, unless it is the last holder of a role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableOperator(self, request, context):
+        """Proposes to let a disabled operator in again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowAccess(self, request, context):
+        """Shows what is in force for a client, an operator or a signer. A client or operator may ask about itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,17 +218,72 @@ def add_AccessServiceServicer_to_server(servicer, server):
             'CreateClient': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateClient,
                     request_deserializer=trien_dot_v1_dot_access__service__pb2.CreateClientRequest.FromString,
-                    response_serializer=trien_dot_v1_dot_access__service__pb2.CreateClientResponse.SerializeToString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'UpdateClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateClient,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.UpdateClientRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'RestrictClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestrictClient,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.RestrictClientRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_access__service__pb2.Client.SerializeToString,
             ),
             'GetClient': grpc.unary_unary_rpc_method_handler(
                     servicer.GetClient,
                     request_deserializer=trien_dot_v1_dot_access__service__pb2.GetClientRequest.FromString,
                     response_serializer=trien_dot_v1_dot_access__service__pb2.Client.SerializeToString,
             ),
+            'ListClients': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClients,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.ListClientsRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_access__service__pb2.ListClientsResponse.SerializeToString,
+            ),
             'DisableClient': grpc.unary_unary_rpc_method_handler(
                     servicer.DisableClient,
                     request_deserializer=trien_dot_v1_dot_access__service__pb2.DisableClientRequest.FromString,
                     response_serializer=trien_dot_v1_dot_access__service__pb2.Client.SerializeToString,
+            ),
+            'EnableClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableClient,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.EnableClientRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'CreateOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateOperator,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.CreateOperatorRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'UpdateOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOperator,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.UpdateOperatorRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'GetOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOperator,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.GetOperatorRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_access__service__pb2.Operator.SerializeToString,
+            ),
+            'ListOperators': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperators,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.ListOperatorsRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_access__service__pb2.ListOperatorsResponse.SerializeToString,
+            ),
+            'DisableOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableOperator,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.DisableOperatorRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_access__service__pb2.Operator.SerializeToString,
+            ),
+            'EnableOperator': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableOperator,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.EnableOperatorRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'ShowAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowAccess,
+                    request_deserializer=trien_dot_v1_dot_access__service__pb2.ShowAccessRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_access__service__pb2.ShowAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -104,7 +294,7 @@ def add_AccessServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccessService:
-    """Makes, reads and disables clients.
+    """Makes, reads and shuts out clients and operators.
     """
 
     @staticmethod
@@ -123,7 +313,61 @@ class AccessService:
             target,
             '/trien.v1.AccessService/CreateClient',
             trien_dot_v1_dot_access__service__pb2.CreateClientRequest.SerializeToString,
-            trien_dot_v1_dot_access__service__pb2.CreateClientResponse.FromString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/UpdateClient',
+            trien_dot_v1_dot_access__service__pb2.UpdateClientRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestrictClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/RestrictClient',
+            trien_dot_v1_dot_access__service__pb2.RestrictClientRequest.SerializeToString,
+            trien_dot_v1_dot_access__service__pb2.Client.FromString,
             options,
             channel_credentials,
             insecure,
@@ -162,6 +406,33 @@ class AccessService:
             _registered_method=True)
 
     @staticmethod
+    def ListClients(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/ListClients',
+            trien_dot_v1_dot_access__service__pb2.ListClientsRequest.SerializeToString,
+            trien_dot_v1_dot_access__service__pb2.ListClientsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DisableClient(request,
             target,
             options=(),
@@ -178,6 +449,222 @@ class AccessService:
             '/trien.v1.AccessService/DisableClient',
             trien_dot_v1_dot_access__service__pb2.DisableClientRequest.SerializeToString,
             trien_dot_v1_dot_access__service__pb2.Client.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/EnableClient',
+            trien_dot_v1_dot_access__service__pb2.EnableClientRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/CreateOperator',
+            trien_dot_v1_dot_access__service__pb2.CreateOperatorRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/UpdateOperator',
+            trien_dot_v1_dot_access__service__pb2.UpdateOperatorRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/GetOperator',
+            trien_dot_v1_dot_access__service__pb2.GetOperatorRequest.SerializeToString,
+            trien_dot_v1_dot_access__service__pb2.Operator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperators(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/ListOperators',
+            trien_dot_v1_dot_access__service__pb2.ListOperatorsRequest.SerializeToString,
+            trien_dot_v1_dot_access__service__pb2.ListOperatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/DisableOperator',
+            trien_dot_v1_dot_access__service__pb2.DisableOperatorRequest.SerializeToString,
+            trien_dot_v1_dot_access__service__pb2.Operator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableOperator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/EnableOperator',
+            trien_dot_v1_dot_access__service__pb2.EnableOperatorRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.AccessService/ShowAccess',
+            trien_dot_v1_dot_access__service__pb2.ShowAccessRequest.SerializeToString,
+            trien_dot_v1_dot_access__service__pb2.ShowAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Who may call."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from trien.v1 import access_service_pb2 as _access_service_pb2
+from trien.v1 import proposal_service_pb2 as _proposal_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -27,41 +28,113 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccessServiceStub:
-    """Makes, reads and disables clients."""
+    """Makes, reads and shuts out clients and operators."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccessServiceAsyncStub: ...
-    CreateClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateClientRequest, _access_service_pb2.CreateClientResponse]
-    """Makes a client: a calling application. Returns its bearer token once, unless it is to be known by a certificate."""
+    CreateClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateClientRequest, _proposal_service_pb2.Proposal]
+    """Proposes a client: a calling application, known by a bearer token or a certificate. The server sees neither: it gets
+    the token's or the certificate's SHA-256.
+    """
+    UpdateClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.UpdateClientRequest, _proposal_service_pb2.Proposal]
+    """Proposes other values for a client: title, scopes, limits, or a new token or certificate, while the old one goes on
+    for a time.
+    """
+    RestrictClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.RestrictClientRequest, _access_service_pb2.Client]
+    """Narrows a client's scopes and limits at once. Refused when one of them is not provably stricter."""
     GetClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.GetClientRequest, _access_service_pb2.Client]
     """Reads one client."""
+    ListClients: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListClientsRequest, _access_service_pb2.ListClientsResponse]
+    """Lists clients by name."""
     DisableClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.DisableClientRequest, _access_service_pb2.Client]
     """Disables a client: no request whose transaction begins later is granted."""
+    EnableClient: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.EnableClientRequest, _proposal_service_pb2.Proposal]
+    """Proposes to let a disabled client in again."""
+    CreateOperator: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.CreateOperatorRequest, _proposal_service_pb2.Proposal]
+    """Proposes an operator."""
+    UpdateOperator: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.UpdateOperatorRequest, _proposal_service_pb2.Proposal]
+    """Proposes other roles, organizations or another certificate for an operator. The last holder of a role keeps it."""
+    GetOperator: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.GetOperatorRequest, _access_service_pb2.Operator]
+    """Reads one operator."""
+    ListOperators: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ListOperatorsRequest, _access_service_pb2.ListOperatorsResponse]
+    """Lists operators by name."""
+    DisableOperator: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.DisableOperatorRequest, _access_service_pb2.Operator]
+    """Disables an operator at once, unless it is the last holder of a role."""
+    EnableOperator: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.EnableOperatorRequest, _proposal_service_pb2.Proposal]
+    """Proposes to let a disabled operator in again."""
+    ShowAccess: _grpc.UnaryUnaryMultiCallable[_access_service_pb2.ShowAccessRequest, _access_service_pb2.ShowAccessResponse]
+    """Shows what is in force for a client, an operator or a signer. A client or operator may ask about itself."""
 
 @_typing.type_check_only
 class AccessServiceAsyncStub(AccessServiceStub):
-    """Makes, reads and disables clients."""
+    """Makes, reads and shuts out clients and operators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateClientRequest, _access_service_pb2.CreateClientResponse]  # type: ignore[assignment]
-    """Makes a client: a calling application. Returns its bearer token once, unless it is to be known by a certificate."""
+    CreateClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateClientRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes a client: a calling application, known by a bearer token or a certificate. The server sees neither: it gets
+    the token's or the certificate's SHA-256.
+    """
+    UpdateClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.UpdateClientRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes other values for a client: title, scopes, limits, or a new token or certificate, while the old one goes on
+    for a time.
+    """
+    RestrictClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.RestrictClientRequest, _access_service_pb2.Client]  # type: ignore[assignment]
+    """Narrows a client's scopes and limits at once. Refused when one of them is not provably stricter."""
     GetClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.GetClientRequest, _access_service_pb2.Client]  # type: ignore[assignment]
     """Reads one client."""
+    ListClients: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListClientsRequest, _access_service_pb2.ListClientsResponse]  # type: ignore[assignment]
+    """Lists clients by name."""
     DisableClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.DisableClientRequest, _access_service_pb2.Client]  # type: ignore[assignment]
     """Disables a client: no request whose transaction begins later is granted."""
+    EnableClient: _aio.UnaryUnaryMultiCallable[_access_service_pb2.EnableClientRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes to let a disabled client in again."""
+    CreateOperator: _aio.UnaryUnaryMultiCallable[_access_service_pb2.CreateOperatorRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes an operator."""
+    UpdateOperator: _aio.UnaryUnaryMultiCallable[_access_service_pb2.UpdateOperatorRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes other roles, organizations or another certificate for an operator. The last holder of a role keeps it."""
+    GetOperator: _aio.UnaryUnaryMultiCallable[_access_service_pb2.GetOperatorRequest, _access_service_pb2.Operator]  # type: ignore[assignment]
+    """Reads one operator."""
+    ListOperators: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ListOperatorsRequest, _access_service_pb2.ListOperatorsResponse]  # type: ignore[assignment]
+    """Lists operators by name."""
+    DisableOperator: _aio.UnaryUnaryMultiCallable[_access_service_pb2.DisableOperatorRequest, _access_service_pb2.Operator]  # type: ignore[assignment]
+    """Disables an operator at once, unless it is the last holder of a role."""
+    EnableOperator: _aio.UnaryUnaryMultiCallable[_access_service_pb2.EnableOperatorRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes to let a disabled operator in again."""
+    ShowAccess: _aio.UnaryUnaryMultiCallable[_access_service_pb2.ShowAccessRequest, _access_service_pb2.ShowAccessResponse]  # type: ignore[assignment]
+    """Shows what is in force for a client, an operator or a signer. A client or operator may ask about itself."""
 
 class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Makes, reads and disables clients."""
+    """Makes, reads and shuts out clients and operators."""
 
     @_abc_1.abstractmethod
     def CreateClient(
         self,
         request: _access_service_pb2.CreateClientRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_access_service_pb2.CreateClientResponse, _abc.Awaitable[_access_service_pb2.CreateClientResponse]]:
-        """Makes a client: a calling application. Returns its bearer token once, unless it is to be known by a certificate."""
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes a client: a calling application, known by a bearer token or a certificate. The server sees neither: it gets
+        the token's or the certificate's SHA-256.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateClient(
+        self,
+        request: _access_service_pb2.UpdateClientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes other values for a client: title, scopes, limits, or a new token or certificate, while the old one goes on
+        for a time.
+        """
+
+    @_abc_1.abstractmethod
+    def RestrictClient(
+        self,
+        request: _access_service_pb2.RestrictClientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.Client, _abc.Awaitable[_access_service_pb2.Client]]:
+        """Narrows a client's scopes and limits at once. Refused when one of them is not provably stricter."""
 
     @_abc_1.abstractmethod
     def GetClient(
@@ -72,11 +145,83 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads one client."""
 
     @_abc_1.abstractmethod
+    def ListClients(
+        self,
+        request: _access_service_pb2.ListClientsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.ListClientsResponse, _abc.Awaitable[_access_service_pb2.ListClientsResponse]]:
+        """Lists clients by name."""
+
+    @_abc_1.abstractmethod
     def DisableClient(
         self,
         request: _access_service_pb2.DisableClientRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_access_service_pb2.Client, _abc.Awaitable[_access_service_pb2.Client]]:
         """Disables a client: no request whose transaction begins later is granted."""
+
+    @_abc_1.abstractmethod
+    def EnableClient(
+        self,
+        request: _access_service_pb2.EnableClientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes to let a disabled client in again."""
+
+    @_abc_1.abstractmethod
+    def CreateOperator(
+        self,
+        request: _access_service_pb2.CreateOperatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes an operator."""
+
+    @_abc_1.abstractmethod
+    def UpdateOperator(
+        self,
+        request: _access_service_pb2.UpdateOperatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes other roles, organizations or another certificate for an operator. The last holder of a role keeps it."""
+
+    @_abc_1.abstractmethod
+    def GetOperator(
+        self,
+        request: _access_service_pb2.GetOperatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.Operator, _abc.Awaitable[_access_service_pb2.Operator]]:
+        """Reads one operator."""
+
+    @_abc_1.abstractmethod
+    def ListOperators(
+        self,
+        request: _access_service_pb2.ListOperatorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.ListOperatorsResponse, _abc.Awaitable[_access_service_pb2.ListOperatorsResponse]]:
+        """Lists operators by name."""
+
+    @_abc_1.abstractmethod
+    def DisableOperator(
+        self,
+        request: _access_service_pb2.DisableOperatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.Operator, _abc.Awaitable[_access_service_pb2.Operator]]:
+        """Disables an operator at once, unless it is the last holder of a role."""
+
+    @_abc_1.abstractmethod
+    def EnableOperator(
+        self,
+        request: _access_service_pb2.EnableOperatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes to let a disabled operator in again."""
+
+    @_abc_1.abstractmethod
+    def ShowAccess(
+        self,
+        request: _access_service_pb2.ShowAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_access_service_pb2.ShowAccessResponse, _abc.Awaitable[_access_service_pb2.ShowAccessResponse]]:
+        """Shows what is in force for a client, an operator or a signer. A client or operator may ask about itself."""
 
 def add_AccessServiceServicer_to_server(servicer: AccessServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

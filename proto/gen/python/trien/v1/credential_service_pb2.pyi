@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trien.v1 import algorithms_pb2 as _algorithms_pb2
+from trien.v1 import signer_service_pb2 as _signer_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RevocationReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevocationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOCATION_REASON_UNSPECIFIED: _RevocationReason.ValueType  # 0
+    """Not said."""
+    KEY_COMPROMISE: _RevocationReason.ValueType  # 1
+    """The key may be in other hands."""
+    AFFILIATION_CHANGED: _RevocationReason.ValueType  # 2
+    """The person has another post or name."""
+    SUPERSEDED: _RevocationReason.ValueType  # 3
+    """Another certificate took its place."""
+    CESSATION_OF_OPERATION: _RevocationReason.ValueType  # 4
+    """The person left, or the agency ended."""
+
+class RevocationReason(_RevocationReason, metaclass=_RevocationReasonEnumTypeWrapper):
+    """Why a certificate is revoked (RFC 5280, section 5.3.1)."""
+
+REVOCATION_REASON_UNSPECIFIED: RevocationReason.ValueType  # 0
+"""Not said."""
+KEY_COMPROMISE: RevocationReason.ValueType  # 1
+"""The key may be in other hands."""
+AFFILIATION_CHANGED: RevocationReason.ValueType  # 2
+"""The person has another post or name."""
+SUPERSEDED: RevocationReason.ValueType  # 3
+"""Another certificate took its place."""
+CESSATION_OF_OPERATION: RevocationReason.ValueType  # 4
+"""The person left, or the agency ended."""
+Global___RevocationReason: _TypeAlias = RevocationReason  # noqa: Y015
 
 @_typing.final
 class Credential(_message.Message):
@@ -37,8 +70,10 @@ class Credential(_message.Message):
         """Not said."""
         ENABLED: Credential._State.ValueType  # 1
         """It may."""
-        DISABLED: Credential._State.ValueType  # 2
-        """It may not."""
+        SUSPENDED: Credential._State.ValueType  # 2
+        """It may not, for now."""
+        REVOKED: Credential._State.ValueType  # 3
+        """It may never again."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Whether it may be used."""
@@ -47,8 +82,37 @@ class Credential(_message.Message):
     """Not said."""
     ENABLED: Credential.State.ValueType  # 1
     """It may."""
-    DISABLED: Credential.State.ValueType  # 2
-    """It may not."""
+    SUSPENDED: Credential.State.ValueType  # 2
+    """It may not, for now."""
+    REVOKED: Credential.State.ValueType  # 3
+    """It may never again."""
+
+    class _RevocationPolicy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RevocationPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Credential._RevocationPolicy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REVOCATION_POLICY_UNSPECIFIED: Credential._RevocationPolicy.ValueType  # 0
+        """Not said: IGNORE is taken."""
+        IGNORE: Credential._RevocationPolicy.ValueType  # 1
+        """Nothing: for CAs that publish none."""
+        REFUSE_REVOKED: Credential._RevocationPolicy.ValueType  # 2
+        """That they are not known as revoked."""
+        REQUIRE_GOOD: Credential._RevocationPolicy.ValueType  # 3
+        """That they are known as good, and lately."""
+
+    class RevocationPolicy(_RevocationPolicy, metaclass=_RevocationPolicyEnumTypeWrapper):
+        """What a signature asks of the revocation status of the certificates."""
+
+    REVOCATION_POLICY_UNSPECIFIED: Credential.RevocationPolicy.ValueType  # 0
+    """Not said: IGNORE is taken."""
+    IGNORE: Credential.RevocationPolicy.ValueType  # 1
+    """Nothing: for CAs that publish none."""
+    REFUSE_REVOKED: Credential.RevocationPolicy.ValueType  # 2
+    """That they are not known as revoked."""
+    REQUIRE_GOOD: Credential.RevocationPolicy.ValueType  # 3
+    """That they are known as good, and lately."""
 
     NAME_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
@@ -63,6 +127,10 @@ class Credential(_message.Message):
     KEY_TYPE_FIELD_NUMBER: _builtins.int
     ALGORITHMS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    AUTHENTICATOR_KINDS_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    REVOCATION_POLICY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `credentials/{credential}`."""
     key: _builtins.str
@@ -81,6 +149,8 @@ class Credential(_message.Message):
     """Whether it may be used."""
     key_type: _algorithms_pb2.KeyType.ValueType
     """The key's type."""
+    revocation_policy: Global___Credential.RevocationPolicy.ValueType
+    """What a signature asks of the revocation status."""
     @_builtins.property
     def certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The certificate chain in DER, the signer's own first, each signed by the next."""
@@ -101,6 +171,20 @@ class Credential(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def authenticator_kinds(self) -> _containers.RepeatedScalarFieldContainer[_signer_service_pb2.Authenticator.Kind.ValueType]:
+        """The kinds of authenticator whose codes approve; empty: all."""
+
+    @_builtins.property
+    def hours(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """When it may be approved and used, by the server's configured time zone: `mon-fri 07:00-17:30`, several of them
+        alternatives; empty: always.
+        """
+
+    @_builtins.property
+    def certificate_status(self) -> Global___CertificateStatus:
+        """What is known of its certificates."""
+
     def __init__(
         self,
         *,
@@ -117,14 +201,95 @@ class Credential(_message.Message):
         key_type: _algorithms_pb2.KeyType.ValueType = ...,
         algorithms: _abc.Iterable[_algorithms_pb2.SignatureAlgorithm.ValueType] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        authenticator_kinds: _abc.Iterable[_signer_service_pb2.Authenticator.Kind.ValueType] | None = ...,
+        hours: _abc.Iterable[_builtins.str] | None = ...,
+        revocation_policy: Global___Credential.RevocationPolicy.ValueType = ...,
+        certificate_status: Global___CertificateStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate_status", b"certificate_status", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activators", b"activators", "algorithms", b"algorithms", "certificate_chain", b"certificate_chain", "client_collected_otp_allowed", b"client_collected_otp_allowed", "clients", b"clients", "create_time", b"create_time", "display_name", b"display_name", "key", b"key", "key_type", b"key_type", "max_items", b"max_items", "name", b"name", "signer", b"signer", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activators", b"activators", "algorithms", b"algorithms", "authenticator_kinds", b"authenticator_kinds", "certificate_chain", b"certificate_chain", "certificate_status", b"certificate_status", "client_collected_otp_allowed", b"client_collected_otp_allowed", "clients", b"clients", "create_time", b"create_time", "display_name", b"display_name", "hours", b"hours", "key", b"key", "key_type", b"key_type", "max_items", b"max_items", "name", b"name", "revocation_policy", b"revocation_policy", "signer", b"signer", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Credential: _TypeAlias = Credential  # noqa: Y015
+
+@_typing.final
+class CertificateStatus(_message.Message):
+    """What is known of the certificates of a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Revocation:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RevocationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CertificateStatus._Revocation.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REVOCATION_UNSPECIFIED: CertificateStatus._Revocation.ValueType  # 0
+        """Not said."""
+        UNKNOWN: CertificateStatus._Revocation.ValueType  # 1
+        """Not asked yet, or the answer is too old, or there is nobody to ask."""
+        GOOD: CertificateStatus._Revocation.ValueType  # 2
+        """None is revoked."""
+        REVOKED: CertificateStatus._Revocation.ValueType  # 3
+        """One is revoked, or suspended (certificateHold)."""
+
+    class Revocation(_Revocation, metaclass=_RevocationEnumTypeWrapper):
+        """A revocation status."""
+
+    REVOCATION_UNSPECIFIED: CertificateStatus.Revocation.ValueType  # 0
+    """Not said."""
+    UNKNOWN: CertificateStatus.Revocation.ValueType  # 1
+    """Not asked yet, or the answer is too old, or there is nobody to ask."""
+    GOOD: CertificateStatus.Revocation.ValueType  # 2
+    """None is revoked."""
+    REVOKED: CertificateStatus.Revocation.ValueType  # 3
+    """One is revoked, or suspended (certificateHold)."""
+
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    CHECK_TIME_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    revocation: Global___CertificateStatus.Revocation.ValueType
+    """The revocation status."""
+    source: _builtins.str
+    """Where the status comes from (OCSP, CRL, or the installation's own CA), or why it is not known."""
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """From when the chain is valid."""
+
+    @_builtins.property
+    def not_after(self) -> _timestamp_pb2.Timestamp:
+        """Until when the chain is valid: the earliest end of its certificates."""
+
+    @_builtins.property
+    def check_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked last."""
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """From when the certificate is revoked."""
+
+    def __init__(
+        self,
+        *,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        not_after: _timestamp_pb2.Timestamp | None = ...,
+        revocation: Global___CertificateStatus.Revocation.ValueType = ...,
+        check_time: _timestamp_pb2.Timestamp | None = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "not_after", b"not_after", "not_before", b"not_before", "revoke_time", b"revoke_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "not_after", b"not_after", "not_before", b"not_before", "revocation", b"revocation", "revoke_time", b"revoke_time", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateStatus: _TypeAlias = CertificateStatus  # noqa: Y015
 
 @_typing.final
 class Activator(_message.Message):
@@ -311,3 +476,370 @@ class GenerateCertificateSigningRequestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateCertificateSigningRequestResponse: _TypeAlias = GenerateCertificateSigningRequestResponse  # noqa: Y015
+
+@_typing.final
+class RenewCredentialRequest(_message.Message):
+    """Proposes another certificate chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    key: _builtins.str
+    """The key (`keys/{key}`) that the certificate is for; empty: the present one."""
+    @_builtins.property
+    def certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The chain in DER, as in Credential."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        certificate_chain: _abc.Iterable[_builtins.bytes] | None = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "key", b"key", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewCredentialRequest: _TypeAlias = RenewCredentialRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCredentialRequest(_message.Message):
+    """Proposes other values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credential(self) -> Global___Credential:
+        """The credential with its name and all of display_name, activators, clients, max_items, client_collected_otp_allowed,
+        authenticator_kinds, hours and revocation_policy that it is to have. Key, signer and chain are left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        credential: Global___Credential | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCredentialRequest: _TypeAlias = UpdateCredentialRequest  # noqa: Y015
+
+@_typing.final
+class RestrictCredentialRequest(_message.Message):
+    """Makes the policy stricter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credential(self) -> Global___Credential:
+        """The credential as in UpdateCredentialRequest; activators and clients may only be taken away."""
+
+    def __init__(
+        self,
+        *,
+        credential: Global___Credential | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestrictCredentialRequest: _TypeAlias = RestrictCredentialRequest  # noqa: Y015
+
+@_typing.final
+class SuspendCredentialRequest(_message.Message):
+    """Suspends a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendCredentialRequest: _TypeAlias = SuspendCredentialRequest  # noqa: Y015
+
+@_typing.final
+class ResumeCredentialRequest(_message.Message):
+    """Proposes to end a suspension."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeCredentialRequest: _TypeAlias = ResumeCredentialRequest  # noqa: Y015
+
+@_typing.final
+class RevokeCredentialRequest(_message.Message):
+    """Revokes a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    reason: Global___RevocationReason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: Global___RevocationReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCredentialRequest: _TypeAlias = RevokeCredentialRequest  # noqa: Y015
+
+@_typing.final
+class IssuedCertificate(_message.Message):
+    """A certificate of the installation's own CA."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[IssuedCertificate._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: IssuedCertificate._State.ValueType  # 0
+        """Not said."""
+        PENDING_ISSUANCE: IssuedCertificate._State.ValueType  # 1
+        """It was approved; the token signs it in a moment."""
+        ISSUED: IssuedCertificate._State.ValueType  # 2
+        """It is issued."""
+        REVOKED: IssuedCertificate._State.ValueType  # 3
+        """It is revoked."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where it stands."""
+
+    STATE_UNSPECIFIED: IssuedCertificate.State.ValueType  # 0
+    """Not said."""
+    PENDING_ISSUANCE: IssuedCertificate.State.ValueType  # 1
+    """It was approved; the token signs it in a moment."""
+    ISSUED: IssuedCertificate.State.ValueType  # 2
+    """It is issued."""
+    REVOKED: IssuedCertificate.State.ValueType  # 3
+    """It is revoked."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REVOKE_TIME_FIELD_NUMBER: _builtins.int
+    REVOKE_REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name; it ends in the serial number as lower-case hex."""
+    key: _builtins.str
+    """The key (`keys/{key}`)."""
+    signer: _builtins.str
+    """The signer (`signers/{signer}`)."""
+    state: Global___IssuedCertificate.State.ValueType
+    """Where it stands."""
+    revoke_reason: Global___RevocationReason.ValueType
+    """Why."""
+    @_builtins.property
+    def certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The certificate and the CA's above it, in DER; empty until it is issued."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when it is valid."""
+
+    @_builtins.property
+    def revoke_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it is revoked."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        key: _builtins.str = ...,
+        signer: _builtins.str = ...,
+        state: Global___IssuedCertificate.State.ValueType = ...,
+        certificate_chain: _abc.Iterable[_builtins.bytes] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        revoke_time: _timestamp_pb2.Timestamp | None = ...,
+        revoke_reason: Global___RevocationReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "revoke_time", b"revoke_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "expire_time", b"expire_time", "key", b"key", "name", b"name", "revoke_reason", b"revoke_reason", "revoke_time", b"revoke_time", "signer", b"signer", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssuedCertificate: _TypeAlias = IssuedCertificate  # noqa: Y015
+
+@_typing.final
+class IssueCertificateRequest(_message.Message):
+    """Proposes a certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SIGNER_FIELD_NUMBER: _builtins.int
+    VALID_DAYS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key (`keys/{key}`)."""
+    signer: _builtins.str
+    """The signer (`signers/{signer}`) whose name the subject carries."""
+    valid_days: _builtins.int
+    """How many days it is valid, 1 to 1,825; 0 means 365. Never longer than the CA."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        signer: _builtins.str = ...,
+        valid_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "signer", b"signer", "valid_days", b"valid_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IssueCertificateRequest: _TypeAlias = IssueCertificateRequest  # noqa: Y015
+
+@_typing.final
+class GetIssuedCertificateRequest(_message.Message):
+    """Reads an issued certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIssuedCertificateRequest: _TypeAlias = GetIssuedCertificateRequest  # noqa: Y015
+
+@_typing.final
+class ListIssuedCertificatesRequest(_message.Message):
+    """Lists issued certificates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIssuedCertificatesRequest: _TypeAlias = ListIssuedCertificatesRequest  # noqa: Y015
+
+@_typing.final
+class ListIssuedCertificatesResponse(_message.Message):
+    """A page of issued certificates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_CERTIFICATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def issued_certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___IssuedCertificate]:
+        """The certificates, by name."""
+
+    def __init__(
+        self,
+        *,
+        issued_certificates: _abc.Iterable[Global___IssuedCertificate] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_certificates", b"issued_certificates", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIssuedCertificatesResponse: _TypeAlias = ListIssuedCertificatesResponse  # noqa: Y015
+
+@_typing.final
+class RevokeIssuedCertificateRequest(_message.Message):
+    """Revokes an issued certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    reason: Global___RevocationReason.ValueType
+    """Why."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: Global___RevocationReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeIssuedCertificateRequest: _TypeAlias = RevokeIssuedCertificateRequest  # noqa: Y015

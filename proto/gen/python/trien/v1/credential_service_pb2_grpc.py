@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from trien.v1 import credential_service_pb2 as trien_dot_v1_dot_credential__service__pb2
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -48,7 +49,57 @@ class CredentialServiceStub:
         self.CreateCredential = channel.unary_unary(
                 '/trien.v1.CredentialService/CreateCredential',
                 request_serializer=trien_dot_v1_dot_credential__service__pb2.CreateCredentialRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.RenewCredential = channel.unary_unary(
+                '/trien.v1.CredentialService/RenewCredential',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.RenewCredentialRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.UpdateCredential = channel.unary_unary(
+                '/trien.v1.CredentialService/UpdateCredential',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.UpdateCredentialRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.RestrictCredential = channel.unary_unary(
+                '/trien.v1.CredentialService/RestrictCredential',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.RestrictCredentialRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_credential__service__pb2.Credential.FromString,
+                _registered_method=True)
+        self.SuspendCredential = channel.unary_unary(
+                '/trien.v1.CredentialService/SuspendCredential',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.SuspendCredentialRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_credential__service__pb2.Credential.FromString,
+                _registered_method=True)
+        self.ResumeCredential = channel.unary_unary(
+                '/trien.v1.CredentialService/ResumeCredential',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.ResumeCredentialRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.RevokeCredential = channel.unary_unary(
+                '/trien.v1.CredentialService/RevokeCredential',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.RevokeCredentialRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_credential__service__pb2.Credential.FromString,
+                _registered_method=True)
+        self.IssueCertificate = channel.unary_unary(
+                '/trien.v1.CredentialService/IssueCertificate',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.IssueCertificateRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.GetIssuedCertificate = channel.unary_unary(
+                '/trien.v1.CredentialService/GetIssuedCertificate',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.GetIssuedCertificateRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_credential__service__pb2.IssuedCertificate.FromString,
+                _registered_method=True)
+        self.ListIssuedCertificates = channel.unary_unary(
+                '/trien.v1.CredentialService/ListIssuedCertificates',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.ListIssuedCertificatesRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_credential__service__pb2.ListIssuedCertificatesResponse.FromString,
+                _registered_method=True)
+        self.RevokeIssuedCertificate = channel.unary_unary(
+                '/trien.v1.CredentialService/RevokeIssuedCertificate',
+                request_serializer=trien_dot_v1_dot_credential__service__pb2.RevokeIssuedCertificateRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_credential__service__pb2.IssuedCertificate.FromString,
                 _registered_method=True)
         self.GenerateCertificateSigningRequest = channel.unary_unary(
                 '/trien.v1.CredentialService/GenerateCertificateSigningRequest',
@@ -76,15 +127,87 @@ class CredentialServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateCredential(self, request, context):
-        """Makes a credential of an enabled key, a certificate chain and a policy.
+        """Proposes a credential of an enabled key, a certificate chain and a policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewCredential(self, request, context):
+        """Proposes another certificate chain for a credential, and another key when the certificate is for one. Its name and
+        policy stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCredential(self, request, context):
+        """Proposes another title, policy, activators or clients for a credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestrictCredential(self, request, context):
+        """Makes a credential's policy stricter at once. Refused when it is not provably stricter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendCredential(self, request, context):
+        """Suspends a credential: no signature whose transaction begins later is granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeCredential(self, request, context):
+        """Proposes to end a suspension.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCredential(self, request, context):
+        """Revokes a credential for ever. Its certificate is revoked too when the installation's own CA issued it; any other CA
+        has to be told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueCertificate(self, request, context):
+        """Proposes that the installation's own CA issues a certificate for an enabled key. It is no public CA.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIssuedCertificate(self, request, context):
+        """Reads a certificate that the installation's own CA issued, or will have issued in a moment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIssuedCertificates(self, request, context):
+        """Lists the certificates that the installation's own CA issued, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeIssuedCertificate(self, request, context):
+        """Revokes a certificate that the installation's own CA issued: the next CRL has it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GenerateCertificateSigningRequest(self, request, context):
-        """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key that no credential uses. The server builds
-        the subject from the signer's record.
+        """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key. The server builds the subject from the
+        signer's record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +229,57 @@ def add_CredentialServiceServicer_to_server(servicer, server):
             'CreateCredential': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateCredential,
                     request_deserializer=trien_dot_v1_dot_credential__service__pb2.CreateCredentialRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'RenewCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCredential,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.RenewCredentialRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'UpdateCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCredential,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.UpdateCredentialRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'RestrictCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestrictCredential,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.RestrictCredentialRequest.FromString,
                     response_serializer=trien_dot_v1_dot_credential__service__pb2.Credential.SerializeToString,
+            ),
+            'SuspendCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendCredential,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.SuspendCredentialRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_credential__service__pb2.Credential.SerializeToString,
+            ),
+            'ResumeCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeCredential,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.ResumeCredentialRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'RevokeCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCredential,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.RevokeCredentialRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_credential__service__pb2.Credential.SerializeToString,
+            ),
+            'IssueCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueCertificate,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.IssueCertificateRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'GetIssuedCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIssuedCertificate,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.GetIssuedCertificateRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_credential__service__pb2.IssuedCertificate.SerializeToString,
+            ),
+            'ListIssuedCertificates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIssuedCertificates,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.ListIssuedCertificatesRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_credential__service__pb2.ListIssuedCertificatesResponse.SerializeToString,
+            ),
+            'RevokeIssuedCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeIssuedCertificate,
+                    request_deserializer=trien_dot_v1_dot_credential__service__pb2.RevokeIssuedCertificateRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_credential__service__pb2.IssuedCertificate.SerializeToString,
             ),
             'GenerateCertificateSigningRequest': grpc.unary_unary_rpc_method_handler(
                     servicer.GenerateCertificateSigningRequest,
@@ -195,7 +368,277 @@ class CredentialService:
             target,
             '/trien.v1.CredentialService/CreateCredential',
             trien_dot_v1_dot_credential__service__pb2.CreateCredentialRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/RenewCredential',
+            trien_dot_v1_dot_credential__service__pb2.RenewCredentialRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/UpdateCredential',
+            trien_dot_v1_dot_credential__service__pb2.UpdateCredentialRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestrictCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/RestrictCredential',
+            trien_dot_v1_dot_credential__service__pb2.RestrictCredentialRequest.SerializeToString,
             trien_dot_v1_dot_credential__service__pb2.Credential.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/SuspendCredential',
+            trien_dot_v1_dot_credential__service__pb2.SuspendCredentialRequest.SerializeToString,
+            trien_dot_v1_dot_credential__service__pb2.Credential.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/ResumeCredential',
+            trien_dot_v1_dot_credential__service__pb2.ResumeCredentialRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/RevokeCredential',
+            trien_dot_v1_dot_credential__service__pb2.RevokeCredentialRequest.SerializeToString,
+            trien_dot_v1_dot_credential__service__pb2.Credential.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/IssueCertificate',
+            trien_dot_v1_dot_credential__service__pb2.IssueCertificateRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIssuedCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/GetIssuedCertificate',
+            trien_dot_v1_dot_credential__service__pb2.GetIssuedCertificateRequest.SerializeToString,
+            trien_dot_v1_dot_credential__service__pb2.IssuedCertificate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIssuedCertificates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/ListIssuedCertificates',
+            trien_dot_v1_dot_credential__service__pb2.ListIssuedCertificatesRequest.SerializeToString,
+            trien_dot_v1_dot_credential__service__pb2.ListIssuedCertificatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeIssuedCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.CredentialService/RevokeIssuedCertificate',
+            trien_dot_v1_dot_credential__service__pb2.RevokeIssuedCertificateRequest.SerializeToString,
+            trien_dot_v1_dot_credential__service__pb2.IssuedCertificate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Credentials: keys with their certificates and policy."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from trien.v1 import credential_service_pb2 as _credential_service_pb2
+from trien.v1 import proposal_service_pb2 as _proposal_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -37,11 +38,35 @@ class CredentialServiceStub:
     """Reads one credential."""
     ListCredentials: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]
     """Lists the credentials that the caller may ask for, by name; an operator sees all."""
-    CreateCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateCredentialRequest, _credential_service_pb2.Credential]
-    """Makes a credential of an enabled key, a certificate chain and a policy."""
+    CreateCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.CreateCredentialRequest, _proposal_service_pb2.Proposal]
+    """Proposes a credential of an enabled key, a certificate chain and a policy."""
+    RenewCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RenewCredentialRequest, _proposal_service_pb2.Proposal]
+    """Proposes another certificate chain for a credential, and another key when the certificate is for one. Its name and
+    policy stay.
+    """
+    UpdateCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateCredentialRequest, _proposal_service_pb2.Proposal]
+    """Proposes another title, policy, activators or clients for a credential."""
+    RestrictCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RestrictCredentialRequest, _credential_service_pb2.Credential]
+    """Makes a credential's policy stricter at once. Refused when it is not provably stricter."""
+    SuspendCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.SuspendCredentialRequest, _credential_service_pb2.Credential]
+    """Suspends a credential: no signature whose transaction begins later is granted."""
+    ResumeCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ResumeCredentialRequest, _proposal_service_pb2.Proposal]
+    """Proposes to end a suspension."""
+    RevokeCredential: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeCredentialRequest, _credential_service_pb2.Credential]
+    """Revokes a credential for ever. Its certificate is revoked too when the installation's own CA issued it; any other CA
+    has to be told.
+    """
+    IssueCertificate: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.IssueCertificateRequest, _proposal_service_pb2.Proposal]
+    """Proposes that the installation's own CA issues a certificate for an enabled key. It is no public CA."""
+    GetIssuedCertificate: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GetIssuedCertificateRequest, _credential_service_pb2.IssuedCertificate]
+    """Reads a certificate that the installation's own CA issued, or will have issued in a moment."""
+    ListIssuedCertificates: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.ListIssuedCertificatesRequest, _credential_service_pb2.ListIssuedCertificatesResponse]
+    """Lists the certificates that the installation's own CA issued, by name."""
+    RevokeIssuedCertificate: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeIssuedCertificateRequest, _credential_service_pb2.IssuedCertificate]
+    """Revokes a certificate that the installation's own CA issued: the next CRL has it."""
     GenerateCertificateSigningRequest: _grpc.UnaryUnaryMultiCallable[_credential_service_pb2.GenerateCertificateSigningRequestRequest, _credential_service_pb2.GenerateCertificateSigningRequestResponse]
-    """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key that no credential uses. The server builds
-    the subject from the signer's record.
+    """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key. The server builds the subject from the
+    signer's record.
     """
 
 @_typing.type_check_only
@@ -53,11 +78,35 @@ class CredentialServiceAsyncStub(CredentialServiceStub):
     """Reads one credential."""
     ListCredentials: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListCredentialsRequest, _credential_service_pb2.ListCredentialsResponse]  # type: ignore[assignment]
     """Lists the credentials that the caller may ask for, by name; an operator sees all."""
-    CreateCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateCredentialRequest, _credential_service_pb2.Credential]  # type: ignore[assignment]
-    """Makes a credential of an enabled key, a certificate chain and a policy."""
+    CreateCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.CreateCredentialRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes a credential of an enabled key, a certificate chain and a policy."""
+    RenewCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RenewCredentialRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes another certificate chain for a credential, and another key when the certificate is for one. Its name and
+    policy stay.
+    """
+    UpdateCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.UpdateCredentialRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes another title, policy, activators or clients for a credential."""
+    RestrictCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RestrictCredentialRequest, _credential_service_pb2.Credential]  # type: ignore[assignment]
+    """Makes a credential's policy stricter at once. Refused when it is not provably stricter."""
+    SuspendCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.SuspendCredentialRequest, _credential_service_pb2.Credential]  # type: ignore[assignment]
+    """Suspends a credential: no signature whose transaction begins later is granted."""
+    ResumeCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ResumeCredentialRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes to end a suspension."""
+    RevokeCredential: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeCredentialRequest, _credential_service_pb2.Credential]  # type: ignore[assignment]
+    """Revokes a credential for ever. Its certificate is revoked too when the installation's own CA issued it; any other CA
+    has to be told.
+    """
+    IssueCertificate: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.IssueCertificateRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes that the installation's own CA issues a certificate for an enabled key. It is no public CA."""
+    GetIssuedCertificate: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GetIssuedCertificateRequest, _credential_service_pb2.IssuedCertificate]  # type: ignore[assignment]
+    """Reads a certificate that the installation's own CA issued, or will have issued in a moment."""
+    ListIssuedCertificates: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.ListIssuedCertificatesRequest, _credential_service_pb2.ListIssuedCertificatesResponse]  # type: ignore[assignment]
+    """Lists the certificates that the installation's own CA issued, by name."""
+    RevokeIssuedCertificate: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.RevokeIssuedCertificateRequest, _credential_service_pb2.IssuedCertificate]  # type: ignore[assignment]
+    """Revokes a certificate that the installation's own CA issued: the next CRL has it."""
     GenerateCertificateSigningRequest: _aio.UnaryUnaryMultiCallable[_credential_service_pb2.GenerateCertificateSigningRequestRequest, _credential_service_pb2.GenerateCertificateSigningRequestResponse]  # type: ignore[assignment]
-    """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key that no credential uses. The server builds
-    the subject from the signer's record.
+    """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key. The server builds the subject from the
+    signer's record.
     """
 
 class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -84,8 +133,92 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _credential_service_pb2.CreateCredentialRequest,
         context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes a credential of an enabled key, a certificate chain and a policy."""
+
+    @_abc_1.abstractmethod
+    def RenewCredential(
+        self,
+        request: _credential_service_pb2.RenewCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes another certificate chain for a credential, and another key when the certificate is for one. Its name and
+        policy stay.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateCredential(
+        self,
+        request: _credential_service_pb2.UpdateCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes another title, policy, activators or clients for a credential."""
+
+    @_abc_1.abstractmethod
+    def RestrictCredential(
+        self,
+        request: _credential_service_pb2.RestrictCredentialRequest,
+        context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.Credential, _abc.Awaitable[_credential_service_pb2.Credential]]:
-        """Makes a credential of an enabled key, a certificate chain and a policy."""
+        """Makes a credential's policy stricter at once. Refused when it is not provably stricter."""
+
+    @_abc_1.abstractmethod
+    def SuspendCredential(
+        self,
+        request: _credential_service_pb2.SuspendCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.Credential, _abc.Awaitable[_credential_service_pb2.Credential]]:
+        """Suspends a credential: no signature whose transaction begins later is granted."""
+
+    @_abc_1.abstractmethod
+    def ResumeCredential(
+        self,
+        request: _credential_service_pb2.ResumeCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes to end a suspension."""
+
+    @_abc_1.abstractmethod
+    def RevokeCredential(
+        self,
+        request: _credential_service_pb2.RevokeCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.Credential, _abc.Awaitable[_credential_service_pb2.Credential]]:
+        """Revokes a credential for ever. Its certificate is revoked too when the installation's own CA issued it; any other CA
+        has to be told.
+        """
+
+    @_abc_1.abstractmethod
+    def IssueCertificate(
+        self,
+        request: _credential_service_pb2.IssueCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes that the installation's own CA issues a certificate for an enabled key. It is no public CA."""
+
+    @_abc_1.abstractmethod
+    def GetIssuedCertificate(
+        self,
+        request: _credential_service_pb2.GetIssuedCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.IssuedCertificate, _abc.Awaitable[_credential_service_pb2.IssuedCertificate]]:
+        """Reads a certificate that the installation's own CA issued, or will have issued in a moment."""
+
+    @_abc_1.abstractmethod
+    def ListIssuedCertificates(
+        self,
+        request: _credential_service_pb2.ListIssuedCertificatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.ListIssuedCertificatesResponse, _abc.Awaitable[_credential_service_pb2.ListIssuedCertificatesResponse]]:
+        """Lists the certificates that the installation's own CA issued, by name."""
+
+    @_abc_1.abstractmethod
+    def RevokeIssuedCertificate(
+        self,
+        request: _credential_service_pb2.RevokeIssuedCertificateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_credential_service_pb2.IssuedCertificate, _abc.Awaitable[_credential_service_pb2.IssuedCertificate]]:
+        """Revokes a certificate that the installation's own CA issued: the next CRL has it."""
 
     @_abc_1.abstractmethod
     def GenerateCertificateSigningRequest(
@@ -93,8 +226,8 @@ class CredentialServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _credential_service_pb2.GenerateCertificateSigningRequestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_credential_service_pb2.GenerateCertificateSigningRequestResponse, _abc.Awaitable[_credential_service_pb2.GenerateCertificateSigningRequestResponse]]:
-        """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key that no credential uses. The server builds
-        the subject from the signer's record.
+        """Makes a certificate signing request (PKCS #10, RFC 2986) for an enabled key. The server builds the subject from the
+        signer's record.
         """
 
 def add_CredentialServiceServicer_to_server(servicer: CredentialServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

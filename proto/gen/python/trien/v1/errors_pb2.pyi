@@ -86,6 +86,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: too many one-time passwords were sent; RetryInfo says when the next one can be."""
     DELIVERY_FAILED: _ErrorReason.ValueType  # 30
     """UNAVAILABLE: the one-time password could not be handed over for delivery, or that is not known."""
+    PROPOSAL_NOT_PENDING: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: the proposal was decided, withdrawn or outdated, or its time is over."""
+    OWN_PROPOSAL: _ErrorReason.ValueType  # 32
+    """PERMISSION_DENIED: nobody approves or rejects their own proposal."""
+    APPROVAL_NOT_VALID: _ErrorReason.ValueType  # 33
+    """INVALID_ARGUMENT: the digest is not the proposal's, or the signature is not the caller's over it."""
+    STATE_CONFLICT: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: the resource's state, or that of one it rests on, does not allow it."""
+    LAST_OF_ROLE: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION: the last holder of a role cannot be taken away."""
+    NOT_STRICTER: _ErrorReason.ValueType  # 36
+    """FAILED_PRECONDITION: what was asked for is not provably stricter; a second operator has to agree."""
+    CERTIFICATE_REVOKED: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: a certificate of the credential is revoked."""
+    CERTIFICATE_STATUS_UNKNOWN: _ErrorReason.ValueType  # 38
+    """FAILED_PRECONDITION: the policy asks for a known revocation status, and it is not known."""
+    RATE_LIMIT_REACHED: _ErrorReason.ValueType  # 39
+    """RESOURCE_EXHAUSTED: the client has as many calls a minute, or items at work, as it may; RetryInfo says when to try
+    again.
+    """
+    ENROLMENT_NOT_PENDING: _ErrorReason.ValueType  # 40
+    """FAILED_PRECONDITION: the enrolment has not begun, is over, or is another's."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused. A refusal carries a google.rpc.ErrorInfo whose `reason` is the name of one of these values
@@ -156,4 +178,26 @@ DELIVERY_LIMIT_REACHED: ErrorReason.ValueType  # 29
 """RESOURCE_EXHAUSTED: too many one-time passwords were sent; RetryInfo says when the next one can be."""
 DELIVERY_FAILED: ErrorReason.ValueType  # 30
 """UNAVAILABLE: the one-time password could not be handed over for delivery, or that is not known."""
+PROPOSAL_NOT_PENDING: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: the proposal was decided, withdrawn or outdated, or its time is over."""
+OWN_PROPOSAL: ErrorReason.ValueType  # 32
+"""PERMISSION_DENIED: nobody approves or rejects their own proposal."""
+APPROVAL_NOT_VALID: ErrorReason.ValueType  # 33
+"""INVALID_ARGUMENT: the digest is not the proposal's, or the signature is not the caller's over it."""
+STATE_CONFLICT: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: the resource's state, or that of one it rests on, does not allow it."""
+LAST_OF_ROLE: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION: the last holder of a role cannot be taken away."""
+NOT_STRICTER: ErrorReason.ValueType  # 36
+"""FAILED_PRECONDITION: what was asked for is not provably stricter; a second operator has to agree."""
+CERTIFICATE_REVOKED: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: a certificate of the credential is revoked."""
+CERTIFICATE_STATUS_UNKNOWN: ErrorReason.ValueType  # 38
+"""FAILED_PRECONDITION: the policy asks for a known revocation status, and it is not known."""
+RATE_LIMIT_REACHED: ErrorReason.ValueType  # 39
+"""RESOURCE_EXHAUSTED: the client has as many calls a minute, or items at work, as it may; RetryInfo says when to try
+again.
+"""
+ENROLMENT_NOT_PENDING: ErrorReason.ValueType  # 40
+"""FAILED_PRECONDITION: the enrolment has not begun, is over, or is another's."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

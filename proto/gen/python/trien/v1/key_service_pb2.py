@@ -27,9 +27,10 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trien.v1 import algorithms_pb2 as trien_dot_v1_dot_algorithms__pb2
 from trien.v1 import options_pb2 as trien_dot_v1_dot_options__pb2
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrien/v1/key_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trien/v1/algorithms.proto\x1a\x16trien/v1/options.proto\"\x80\x03\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12)\n\x08key_type\x18\x02 \x01(\x0e\x32\x11.trien.v1.KeyTypeB\x04\xe2\x41\x01\x02\x12\x39\n\x10protection_level\x18\x03 \x01(\x0e\x32\x19.trien.v1.ProtectionLevelB\x04\xe2\x41\x01\x01\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x13.trien.v1.Key.StateB\x04\xe2\x41\x01\x03\x12\x18\n\npublic_key\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"h\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\x0b\n\x07\x45NABLED\x10\x02\x12\x0c\n\x08\x44ISABLED\x10\x03\x12\x15\n\x11GENERATION_FAILED\x10\x04:\x1a\xea\x41\x17\n\ttrien/Key\x12\nkeys/{key}\"J\n\x10\x43reateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x03key\x18\x02 \x01(\x0b\x32\r.trien.v1.KeyB\x04\xe2\x41\x01\x02\"1\n\rGetKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"D\n\x0fListKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"H\n\x10ListKeysResponse\x12\x1b\n\x04keys\x18\x01 \x03(\x0b\x32\r.trien.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*>\n\x0fProtectionLevel\x12 \n\x1cPROTECTION_LEVEL_UNSPECIFIED\x10\x00\x12\t\n\x05TOKEN\x10\x01\x32\xcb\x01\n\nKeyService\x12<\n\tCreateKey\x12\x1a.trien.v1.CreateKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x36\n\x06GetKey\x12\x17.trien.v1.GetKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x01\x12G\n\x08ListKeys\x12\x19.trien.v1.ListKeysRequest\x1a\x1a.trien.v1.ListKeysResponse\"\x04\xc8\xda\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrien/v1/key_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trien/v1/algorithms.proto\x1a\x16trien/v1/options.proto\x1a\x1ftrien/v1/proposal_service.proto\"\x82\x04\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12)\n\x08key_type\x18\x02 \x01(\x0e\x32\x11.trien.v1.KeyTypeB\x04\xe2\x41\x01\x02\x12\x39\n\x10protection_level\x18\x03 \x01(\x0e\x32\x19.trien.v1.ProtectionLevelB\x04\xe2\x41\x01\x01\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x13.trien.v1.Key.StateB\x04\xe2\x41\x01\x03\x12\x18\n\npublic_key\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x64\x65stroy_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12!\n\x13wrapping_generation\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03\"\x8e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\x0b\n\x07\x45NABLED\x10\x02\x12\x0c\n\x08\x44ISABLED\x10\x03\x12\x15\n\x11GENERATION_FAILED\x10\x04\x12\x15\n\x11\x44\x45STROY_SCHEDULED\x10\x05\x12\r\n\tDESTROYED\x10\x06:\x1a\xea\x41\x17\n\ttrien/Key\x12\nkeys/{key}\"J\n\x10\x43reateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x03key\x18\x02 \x01(\x0b\x32\r.trien.v1.KeyB\x04\xe2\x41\x01\x02\"1\n\rGetKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"D\n\x0fListKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"H\n\x10ListKeysResponse\x12\x1b\n\x04keys\x18\x01 \x03(\x0b\x32\r.trien.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x11\x44isableKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"4\n\x10\x45nableKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"O\n\x11\x44\x65stroyKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\x12\x18\n\ndelay_days\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"?\n\x1b\x43\x61ncelKeyDestructionRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"\xc5\x03\n\x0fInstallationKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32!.trien.v1.InstallationKey.PurposeB\x04\xe2\x41\x01\x03\x12\x18\n\ngeneration\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1f.trien.v1.InstallationKey.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"=\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x0c\n\x08WRAPPING\x10\x01\x12\x0b\n\x07SEALING\x10\x02\"]\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\n\n\x06\x41\x43TIVE\x10\x02\x12\x0c\n\x08RETIRING\x10\x03\x12\x0b\n\x07RETIRED\x10\x04:?\xea\x41<\n\x15trien/InstallationKey\x12#installationKeys/{installation_key}\"X\n\x1cRotateInstallationKeyRequest\x12\x38\n\x07purpose\x18\x01 \x01(\x0e\x32!.trien.v1.InstallationKey.PurposeB\x04\xe2\x41\x01\x02\"P\n\x1bListInstallationKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\x1cListInstallationKeysResponse\x12\x34\n\x11installation_keys\x18\x01 \x03(\x0b\x32\x19.trien.v1.InstallationKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*K\n\x0fProtectionLevel\x12 \n\x1cPROTECTION_LEVEL_UNSPECIFIED\x10\x00\x12\t\n\x05TOKEN\x10\x01\x12\x0b\n\x07WRAPPED\x10\x02\x32\xaf\x05\n\nKeyService\x12<\n\tCreateKey\x12\x1a.trien.v1.CreateKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x36\n\x06GetKey\x12\x17.trien.v1.GetKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x01\x12G\n\x08ListKeys\x12\x19.trien.v1.ListKeysRequest\x1a\x1a.trien.v1.ListKeysResponse\"\x04\xc8\xda\x18\x01\x12>\n\nDisableKey\x12\x1b.trien.v1.DisableKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x41\n\tEnableKey\x12\x1a.trien.v1.EnableKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12\x43\n\nDestroyKey\x12\x1b.trien.v1.DestroyKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12R\n\x14\x43\x61ncelKeyDestruction\x12%.trien.v1.CancelKeyDestructionRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12Y\n\x15RotateInstallationKey\x12&.trien.v1.RotateInstallationKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12k\n\x14ListInstallationKeys\x12%.trien.v1.ListInstallationKeysRequest\x1a&.trien.v1.ListInstallationKeysResponse\"\x04\xc8\xda\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEY'].fields_by_name['public_key']._serialized_options = b'\342A\001\003'
   _globals['_KEY'].fields_by_name['create_time']._loaded_options = None
   _globals['_KEY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_KEY'].fields_by_name['destroy_time']._loaded_options = None
+  _globals['_KEY'].fields_by_name['destroy_time']._serialized_options = b'\342A\001\003'
+  _globals['_KEY'].fields_by_name['wrapping_generation']._loaded_options = None
+  _globals['_KEY'].fields_by_name['wrapping_generation']._serialized_options = b'\342A\001\003'
   _globals['_KEY']._loaded_options = None
   _globals['_KEY']._serialized_options = b'\352A\027\n\ttrien/Key\022\nkeys/{key}'
   _globals['_CREATEKEYREQUEST'].fields_by_name['key_id']._loaded_options = None
@@ -60,26 +65,86 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_DISABLEKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DISABLEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\013\n\ttrien/Key'
+  _globals['_ENABLEKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_ENABLEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\013\n\ttrien/Key'
+  _globals['_DESTROYKEYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DESTROYKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\013\n\ttrien/Key'
+  _globals['_DESTROYKEYREQUEST'].fields_by_name['delay_days']._loaded_options = None
+  _globals['_DESTROYKEYREQUEST'].fields_by_name['delay_days']._serialized_options = b'\342A\001\001'
+  _globals['_CANCELKEYDESTRUCTIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CANCELKEYDESTRUCTIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\013\n\ttrien/Key'
+  _globals['_INSTALLATIONKEY'].fields_by_name['name']._loaded_options = None
+  _globals['_INSTALLATIONKEY'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_INSTALLATIONKEY'].fields_by_name['purpose']._loaded_options = None
+  _globals['_INSTALLATIONKEY'].fields_by_name['purpose']._serialized_options = b'\342A\001\003'
+  _globals['_INSTALLATIONKEY'].fields_by_name['generation']._loaded_options = None
+  _globals['_INSTALLATIONKEY'].fields_by_name['generation']._serialized_options = b'\342A\001\003'
+  _globals['_INSTALLATIONKEY'].fields_by_name['state']._loaded_options = None
+  _globals['_INSTALLATIONKEY'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_INSTALLATIONKEY'].fields_by_name['create_time']._loaded_options = None
+  _globals['_INSTALLATIONKEY'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_INSTALLATIONKEY']._loaded_options = None
+  _globals['_INSTALLATIONKEY']._serialized_options = b'\352A<\n\025trien/InstallationKey\022#installationKeys/{installation_key}'
+  _globals['_ROTATEINSTALLATIONKEYREQUEST'].fields_by_name['purpose']._loaded_options = None
+  _globals['_ROTATEINSTALLATIONKEYREQUEST'].fields_by_name['purpose']._serialized_options = b'\342A\001\002'
+  _globals['_LISTINSTALLATIONKEYSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTINSTALLATIONKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTINSTALLATIONKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTINSTALLATIONKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_KEYSERVICE'].methods_by_name['CreateKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CreateKey']._serialized_options = b'\310\332\030\002'
   _globals['_KEYSERVICE'].methods_by_name['GetKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['GetKey']._serialized_options = b'\310\332\030\001'
   _globals['_KEYSERVICE'].methods_by_name['ListKeys']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['ListKeys']._serialized_options = b'\310\332\030\001'
-  _globals['_PROTECTIONLEVEL']._serialized_start=842
-  _globals['_PROTECTIONLEVEL']._serialized_end=904
-  _globals['_KEY']._serialized_start=185
-  _globals['_KEY']._serialized_end=569
-  _globals['_KEY_STATE']._serialized_start=437
-  _globals['_KEY_STATE']._serialized_end=541
-  _globals['_CREATEKEYREQUEST']._serialized_start=571
-  _globals['_CREATEKEYREQUEST']._serialized_end=645
-  _globals['_GETKEYREQUEST']._serialized_start=647
-  _globals['_GETKEYREQUEST']._serialized_end=696
-  _globals['_LISTKEYSREQUEST']._serialized_start=698
-  _globals['_LISTKEYSREQUEST']._serialized_end=766
-  _globals['_LISTKEYSRESPONSE']._serialized_start=768
-  _globals['_LISTKEYSRESPONSE']._serialized_end=840
-  _globals['_KEYSERVICE']._serialized_start=907
-  _globals['_KEYSERVICE']._serialized_end=1110
+  _globals['_KEYSERVICE'].methods_by_name['DisableKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['DisableKey']._serialized_options = b'\310\332\030\002'
+  _globals['_KEYSERVICE'].methods_by_name['EnableKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['EnableKey']._serialized_options = b'\310\332\030\003'
+  _globals['_KEYSERVICE'].methods_by_name['DestroyKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['DestroyKey']._serialized_options = b'\310\332\030\003'
+  _globals['_KEYSERVICE'].methods_by_name['CancelKeyDestruction']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['CancelKeyDestruction']._serialized_options = b'\310\332\030\002'
+  _globals['_KEYSERVICE'].methods_by_name['RotateInstallationKey']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['RotateInstallationKey']._serialized_options = b'\310\332\030\003'
+  _globals['_KEYSERVICE'].methods_by_name['ListInstallationKeys']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListInstallationKeys']._serialized_options = b'\310\332\030\001'
+  _globals['_PROTECTIONLEVEL']._serialized_start=1999
+  _globals['_PROTECTIONLEVEL']._serialized_end=2074
+  _globals['_KEY']._serialized_start=218
+  _globals['_KEY']._serialized_end=732
+  _globals['_KEY_STATE']._serialized_start=562
+  _globals['_KEY_STATE']._serialized_end=704
+  _globals['_CREATEKEYREQUEST']._serialized_start=734
+  _globals['_CREATEKEYREQUEST']._serialized_end=808
+  _globals['_GETKEYREQUEST']._serialized_start=810
+  _globals['_GETKEYREQUEST']._serialized_end=859
+  _globals['_LISTKEYSREQUEST']._serialized_start=861
+  _globals['_LISTKEYSREQUEST']._serialized_end=929
+  _globals['_LISTKEYSRESPONSE']._serialized_start=931
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1003
+  _globals['_DISABLEKEYREQUEST']._serialized_start=1005
+  _globals['_DISABLEKEYREQUEST']._serialized_end=1058
+  _globals['_ENABLEKEYREQUEST']._serialized_start=1060
+  _globals['_ENABLEKEYREQUEST']._serialized_end=1112
+  _globals['_DESTROYKEYREQUEST']._serialized_start=1114
+  _globals['_DESTROYKEYREQUEST']._serialized_end=1193
+  _globals['_CANCELKEYDESTRUCTIONREQUEST']._serialized_start=1195
+  _globals['_CANCELKEYDESTRUCTIONREQUEST']._serialized_end=1258
+  _globals['_INSTALLATIONKEY']._serialized_start=1261
+  _globals['_INSTALLATIONKEY']._serialized_end=1714
+  _globals['_INSTALLATIONKEY_PURPOSE']._serialized_start=1493
+  _globals['_INSTALLATIONKEY_PURPOSE']._serialized_end=1554
+  _globals['_INSTALLATIONKEY_STATE']._serialized_start=1556
+  _globals['_INSTALLATIONKEY_STATE']._serialized_end=1649
+  _globals['_ROTATEINSTALLATIONKEYREQUEST']._serialized_start=1716
+  _globals['_ROTATEINSTALLATIONKEYREQUEST']._serialized_end=1804
+  _globals['_LISTINSTALLATIONKEYSREQUEST']._serialized_start=1806
+  _globals['_LISTINSTALLATIONKEYSREQUEST']._serialized_end=1886
+  _globals['_LISTINSTALLATIONKEYSRESPONSE']._serialized_start=1888
+  _globals['_LISTINSTALLATIONKEYSRESPONSE']._serialized_end=1997
+  _globals['_KEYSERVICE']._serialized_start=2077
+  _globals['_KEYSERVICE']._serialized_end=2764
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,10 @@ class _ProtectionLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Prote
     """Not said: TOKEN is taken."""
     TOKEN: _ProtectionLevel.ValueType  # 1
     """An object on the token, not extractable."""
+    WRAPPED: _ProtectionLevel.ValueType  # 2
+    """Generated in the token, kept in the database wrapped by a key that never leaves the token, and unwrapped into the
+    token when it is used. Tokens hold thousands of keys, databases millions.
+    """
 
 class ProtectionLevel(_ProtectionLevel, metaclass=_ProtectionLevelEnumTypeWrapper):
     """Where the private half of a key lives."""
@@ -39,6 +43,10 @@ PROTECTION_LEVEL_UNSPECIFIED: ProtectionLevel.ValueType  # 0
 """Not said: TOKEN is taken."""
 TOKEN: ProtectionLevel.ValueType  # 1
 """An object on the token, not extractable."""
+WRAPPED: ProtectionLevel.ValueType  # 2
+"""Generated in the token, kept in the database wrapped by a key that never leaves the token, and unwrapped into the
+token when it is used. Tokens hold thousands of keys, databases millions.
+"""
 Global___ProtectionLevel: _TypeAlias = ProtectionLevel  # noqa: Y015
 
 @_typing.final
@@ -63,6 +71,10 @@ class Key(_message.Message):
         """It may not be used."""
         GENERATION_FAILED: Key._State.ValueType  # 4
         """The token could not generate it; make another."""
+        DESTROY_SCHEDULED: Key._State.ValueType  # 5
+        """It may not be used, and is destroyed at destroy_time."""
+        DESTROYED: Key._State.ValueType  # 6
+        """Its private half exists no more."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a key stands."""
@@ -77,6 +89,10 @@ class Key(_message.Message):
     """It may not be used."""
     GENERATION_FAILED: Key.State.ValueType  # 4
     """The token could not generate it; make another."""
+    DESTROY_SCHEDULED: Key.State.ValueType  # 5
+    """It may not be used, and is destroyed at destroy_time."""
+    DESTROYED: Key.State.ValueType  # 6
+    """Its private half exists no more."""
 
     NAME_FIELD_NUMBER: _builtins.int
     KEY_TYPE_FIELD_NUMBER: _builtins.int
@@ -84,6 +100,8 @@ class Key(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DESTROY_TIME_FIELD_NUMBER: _builtins.int
+    WRAPPING_GENERATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `keys/{key}`."""
     key_type: _algorithms_pb2.KeyType.ValueType
@@ -94,9 +112,15 @@ class Key(_message.Message):
     """Where it stands."""
     public_key: _builtins.bytes
     """The public key as a DER SubjectPublicKeyInfo; empty until it is generated."""
+    wrapping_generation: _builtins.int
+    """The generation of the wrapping key that keeps a WRAPPED key; 0 for the others."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
+
+    @_builtins.property
+    def destroy_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is destroyed; absent unless its state is DESTROY_SCHEDULED."""
 
     def __init__(
         self,
@@ -107,10 +131,12 @@ class Key(_message.Message):
         state: Global___Key.State.ValueType = ...,
         public_key: _builtins.bytes = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        destroy_time: _timestamp_pb2.Timestamp | None = ...,
+        wrapping_generation: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "destroy_time", b"destroy_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "key_type", b"key_type", "name", b"name", "protection_level", b"protection_level", "public_key", b"public_key", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "destroy_time", b"destroy_time", "key_type", b"key_type", "name", b"name", "protection_level", b"protection_level", "public_key", b"public_key", "state", b"state", "wrapping_generation", b"wrapping_generation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,3 +245,265 @@ class ListKeysResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListKeysResponse: _TypeAlias = ListKeysResponse  # noqa: Y015
+
+@_typing.final
+class DisableKeyRequest(_message.Message):
+    """Disables a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableKeyRequest: _TypeAlias = DisableKeyRequest  # noqa: Y015
+
+@_typing.final
+class EnableKeyRequest(_message.Message):
+    """Proposes to enable a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableKeyRequest: _TypeAlias = EnableKeyRequest  # noqa: Y015
+
+@_typing.final
+class DestroyKeyRequest(_message.Message):
+    """Proposes to destroy a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DELAY_DAYS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    delay_days: _builtins.int
+    """How many days after the approval, 1 to 365; 0 means 30."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        delay_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay_days", b"delay_days", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyKeyRequest: _TypeAlias = DestroyKeyRequest  # noqa: Y015
+
+@_typing.final
+class CancelKeyDestructionRequest(_message.Message):
+    """Keeps a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelKeyDestructionRequest: _TypeAlias = CancelKeyDestructionRequest  # noqa: Y015
+
+@_typing.final
+class InstallationKey(_message.Message):
+    """One of the installation's own keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Purpose:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[InstallationKey._Purpose.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PURPOSE_UNSPECIFIED: InstallationKey._Purpose.ValueType  # 0
+        """Not said."""
+        WRAPPING: InstallationKey._Purpose.ValueType  # 1
+        """It wraps keys."""
+        SEALING: InstallationKey._Purpose.ValueType  # 2
+        """It seals rows."""
+
+    class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
+        """What it is for."""
+
+    PURPOSE_UNSPECIFIED: InstallationKey.Purpose.ValueType  # 0
+    """Not said."""
+    WRAPPING: InstallationKey.Purpose.ValueType  # 1
+    """It wraps keys."""
+    SEALING: InstallationKey.Purpose.ValueType  # 2
+    """It seals rows."""
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[InstallationKey._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: InstallationKey._State.ValueType  # 0
+        """Not said."""
+        PENDING_GENERATION: InstallationKey._State.ValueType  # 1
+        """The token generates it."""
+        ACTIVE: InstallationKey._State.ValueType  # 2
+        """New keys and rows use it."""
+        RETIRING: InstallationKey._State.ValueType  # 3
+        """Some keys or rows still need it."""
+        RETIRED: InstallationKey._State.ValueType  # 4
+        """Nothing that changes needs it. A sealing key stays, to verify old audit entries."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where it stands."""
+
+    STATE_UNSPECIFIED: InstallationKey.State.ValueType  # 0
+    """Not said."""
+    PENDING_GENERATION: InstallationKey.State.ValueType  # 1
+    """The token generates it."""
+    ACTIVE: InstallationKey.State.ValueType  # 2
+    """New keys and rows use it."""
+    RETIRING: InstallationKey.State.ValueType  # 3
+    """Some keys or rows still need it."""
+    RETIRED: InstallationKey.State.ValueType  # 4
+    """Nothing that changes needs it. A sealing key stays, to verify old audit entries."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name, such as `installationKeys/wrapping-2`."""
+    purpose: Global___InstallationKey.Purpose.ValueType
+    """What it is for."""
+    generation: _builtins.int
+    """Which one of its kind it is: 1, 2, …."""
+    state: Global___InstallationKey.State.ValueType
+    """Where it stands."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        purpose: Global___InstallationKey.Purpose.ValueType = ...,
+        generation: _builtins.int = ...,
+        state: Global___InstallationKey.State.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "generation", b"generation", "name", b"name", "purpose", b"purpose", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstallationKey: _TypeAlias = InstallationKey  # noqa: Y015
+
+@_typing.final
+class RotateInstallationKeyRequest(_message.Message):
+    """Proposes a new generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    purpose: Global___InstallationKey.Purpose.ValueType
+    """Of which key."""
+    def __init__(
+        self,
+        *,
+        purpose: Global___InstallationKey.Purpose.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purpose", b"purpose"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateInstallationKeyRequest: _TypeAlias = RotateInstallationKeyRequest  # noqa: Y015
+
+@_typing.final
+class ListInstallationKeysRequest(_message.Message):
+    """Lists the installation's own keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstallationKeysRequest: _TypeAlias = ListInstallationKeysRequest  # noqa: Y015
+
+@_typing.final
+class ListInstallationKeysResponse(_message.Message):
+    """A page of the installation's own keys."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTALLATION_KEYS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def installation_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstallationKey]:
+        """The keys, by name."""
+
+    def __init__(
+        self,
+        *,
+        installation_keys: _abc.Iterable[Global___InstallationKey] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["installation_keys", b"installation_keys", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstallationKeysResponse: _TypeAlias = ListInstallationKeysResponse  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from trien.v1 import key_service_pb2 as trien_dot_v1_dot_key__service__pb2
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,36 @@ class KeyServiceStub:
                 request_serializer=trien_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.DisableKey = channel.unary_unary(
+                '/trien.v1.KeyService/DisableKey',
+                request_serializer=trien_dot_v1_dot_key__service__pb2.DisableKeyRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_key__service__pb2.Key.FromString,
+                _registered_method=True)
+        self.EnableKey = channel.unary_unary(
+                '/trien.v1.KeyService/EnableKey',
+                request_serializer=trien_dot_v1_dot_key__service__pb2.EnableKeyRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.DestroyKey = channel.unary_unary(
+                '/trien.v1.KeyService/DestroyKey',
+                request_serializer=trien_dot_v1_dot_key__service__pb2.DestroyKeyRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.CancelKeyDestruction = channel.unary_unary(
+                '/trien.v1.KeyService/CancelKeyDestruction',
+                request_serializer=trien_dot_v1_dot_key__service__pb2.CancelKeyDestructionRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_key__service__pb2.Key.FromString,
+                _registered_method=True)
+        self.RotateInstallationKey = channel.unary_unary(
+                '/trien.v1.KeyService/RotateInstallationKey',
+                request_serializer=trien_dot_v1_dot_key__service__pb2.RotateInstallationKeyRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.ListInstallationKeys = channel.unary_unary(
+                '/trien.v1.KeyService/ListInstallationKeys',
+                request_serializer=trien_dot_v1_dot_key__service__pb2.ListInstallationKeysRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_key__service__pb2.ListInstallationKeysResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -78,6 +109,50 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DisableKey(self, request, context):
+        """Disables a key: no signature whose transaction begins later is granted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableKey(self, request, context):
+        """Proposes to enable a disabled key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DestroyKey(self, request, context):
+        """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
+        then CancelKeyDestruction keeps it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelKeyDestruction(self, request, context):
+        """Keeps a key whose destruction is scheduled: it becomes DISABLED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateInstallationKey(self, request, context):
+        """Proposes a new generation of one of the installation's own keys. The one before stays for what it made, until all of
+        that is made anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInstallationKeys(self, request, context):
+        """Lists the installation's own keys by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +170,36 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.ListKeys,
                     request_deserializer=trien_dot_v1_dot_key__service__pb2.ListKeysRequest.FromString,
                     response_serializer=trien_dot_v1_dot_key__service__pb2.ListKeysResponse.SerializeToString,
+            ),
+            'DisableKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableKey,
+                    request_deserializer=trien_dot_v1_dot_key__service__pb2.DisableKeyRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_key__service__pb2.Key.SerializeToString,
+            ),
+            'EnableKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableKey,
+                    request_deserializer=trien_dot_v1_dot_key__service__pb2.EnableKeyRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'DestroyKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.DestroyKey,
+                    request_deserializer=trien_dot_v1_dot_key__service__pb2.DestroyKeyRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'CancelKeyDestruction': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelKeyDestruction,
+                    request_deserializer=trien_dot_v1_dot_key__service__pb2.CancelKeyDestructionRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_key__service__pb2.Key.SerializeToString,
+            ),
+            'RotateInstallationKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateInstallationKey,
+                    request_deserializer=trien_dot_v1_dot_key__service__pb2.RotateInstallationKeyRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'ListInstallationKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInstallationKeys,
+                    request_deserializer=trien_dot_v1_dot_key__service__pb2.ListInstallationKeysRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_key__service__pb2.ListInstallationKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +284,168 @@ class KeyService:
             '/trien.v1.KeyService/ListKeys',
             trien_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
             trien_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.KeyService/DisableKey',
+            trien_dot_v1_dot_key__service__pb2.DisableKeyRequest.SerializeToString,
+            trien_dot_v1_dot_key__service__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.KeyService/EnableKey',
+            trien_dot_v1_dot_key__service__pb2.EnableKeyRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DestroyKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.KeyService/DestroyKey',
+            trien_dot_v1_dot_key__service__pb2.DestroyKeyRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelKeyDestruction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.KeyService/CancelKeyDestruction',
+            trien_dot_v1_dot_key__service__pb2.CancelKeyDestructionRequest.SerializeToString,
+            trien_dot_v1_dot_key__service__pb2.Key.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateInstallationKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.KeyService/RotateInstallationKey',
+            trien_dot_v1_dot_key__service__pb2.RotateInstallationKeyRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInstallationKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.KeyService/ListInstallationKeys',
+            trien_dot_v1_dot_key__service__pb2.ListInstallationKeysRequest.SerializeToString,
+            trien_dot_v1_dot_key__service__pb2.ListInstallationKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Keys."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from trien.v1 import key_service_pb2 as _key_service_pb2
+from trien.v1 import proposal_service_pb2 as _proposal_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -41,6 +42,22 @@ class KeyServiceStub:
     """Reads one key."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists keys by name."""
+    DisableKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.DisableKeyRequest, _key_service_pb2.Key]
+    """Disables a key: no signature whose transaction begins later is granted."""
+    EnableKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.EnableKeyRequest, _proposal_service_pb2.Proposal]
+    """Proposes to enable a disabled key."""
+    DestroyKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.DestroyKeyRequest, _proposal_service_pb2.Proposal]
+    """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
+    then CancelKeyDestruction keeps it.
+    """
+    CancelKeyDestruction: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelKeyDestructionRequest, _key_service_pb2.Key]
+    """Keeps a key whose destruction is scheduled: it becomes DISABLED."""
+    RotateInstallationKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.RotateInstallationKeyRequest, _proposal_service_pb2.Proposal]
+    """Proposes a new generation of one of the installation's own keys. The one before stays for what it made, until all of
+    that is made anew.
+    """
+    ListInstallationKeys: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.ListInstallationKeysRequest, _key_service_pb2.ListInstallationKeysResponse]
+    """Lists the installation's own keys by name."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -55,6 +72,22 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Reads one key."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Lists keys by name."""
+    DisableKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.DisableKeyRequest, _key_service_pb2.Key]  # type: ignore[assignment]
+    """Disables a key: no signature whose transaction begins later is granted."""
+    EnableKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.EnableKeyRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes to enable a disabled key."""
+    DestroyKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.DestroyKeyRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
+    then CancelKeyDestruction keeps it.
+    """
+    CancelKeyDestruction: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelKeyDestructionRequest, _key_service_pb2.Key]  # type: ignore[assignment]
+    """Keeps a key whose destruction is scheduled: it becomes DISABLED."""
+    RotateInstallationKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateInstallationKeyRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes a new generation of one of the installation's own keys. The one before stays for what it made, until all of
+    that is made anew.
+    """
+    ListInstallationKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListInstallationKeysRequest, _key_service_pb2.ListInstallationKeysResponse]  # type: ignore[assignment]
+    """Lists the installation's own keys by name."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes and reads keys. Their private halves are generated in the hardware security module and never leave it."""
@@ -84,5 +117,57 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_key_service_pb2.ListKeysResponse, _abc.Awaitable[_key_service_pb2.ListKeysResponse]]:
         """Lists keys by name."""
+
+    @_abc_1.abstractmethod
+    def DisableKey(
+        self,
+        request: _key_service_pb2.DisableKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.Key, _abc.Awaitable[_key_service_pb2.Key]]:
+        """Disables a key: no signature whose transaction begins later is granted."""
+
+    @_abc_1.abstractmethod
+    def EnableKey(
+        self,
+        request: _key_service_pb2.EnableKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes to enable a disabled key."""
+
+    @_abc_1.abstractmethod
+    def DestroyKey(
+        self,
+        request: _key_service_pb2.DestroyKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
+        then CancelKeyDestruction keeps it.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelKeyDestruction(
+        self,
+        request: _key_service_pb2.CancelKeyDestructionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.Key, _abc.Awaitable[_key_service_pb2.Key]]:
+        """Keeps a key whose destruction is scheduled: it becomes DISABLED."""
+
+    @_abc_1.abstractmethod
+    def RotateInstallationKey(
+        self,
+        request: _key_service_pb2.RotateInstallationKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes a new generation of one of the installation's own keys. The one before stays for what it made, until all of
+        that is made anew.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInstallationKeys(
+        self,
+        request: _key_service_pb2.ListInstallationKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_service_pb2.ListInstallationKeysResponse, _abc.Awaitable[_key_service_pb2.ListInstallationKeysResponse]]:
+        """Lists the installation's own keys by name."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

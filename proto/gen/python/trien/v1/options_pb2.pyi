@@ -31,8 +31,8 @@ class _ChangeControlEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeC
     CHANGE_CONTROL_SINGLE: _ChangeControl.ValueType  # 2
     """One caller who may do it is enough."""
     CHANGE_CONTROL_PROPOSAL: _ChangeControl.ValueType  # 3
-    """A second operator has to agree. As long as there is no ProposalService, only an operator of the installation's
-    first start may call such a method.
+    """A second operator has to agree: the method only makes a proposal, and returns it. It takes effect, once, when another
+    operator approves the proposal.
     """
 
 class ChangeControl(_ChangeControl, metaclass=_ChangeControlEnumTypeWrapper):
@@ -45,8 +45,8 @@ CHANGE_CONTROL_NONE: ChangeControl.ValueType  # 1
 CHANGE_CONTROL_SINGLE: ChangeControl.ValueType  # 2
 """One caller who may do it is enough."""
 CHANGE_CONTROL_PROPOSAL: ChangeControl.ValueType  # 3
-"""A second operator has to agree. As long as there is no ProposalService, only an operator of the installation's
-first start may call such a method.
+"""A second operator has to agree: the method only makes a proposal, and returns it. It takes effect, once, when another
+operator approves the proposal.
 """
 Global___ChangeControl: _TypeAlias = ChangeControl  # noqa: Y015
 

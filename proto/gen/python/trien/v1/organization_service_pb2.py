@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trien.v1 import options_pb2 as trien_dot_v1_dot_options__pb2
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trien/v1/organization_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16trien/v1/options.proto\"\xc3\x02\n\x0cOrganization\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x06parent\x18\x03 \x01(\tB\x1b\xe2\x41\x01\x01\xfa\x41\x14\n\x12trien/Organization\x12\x34\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:5\xea\x41\x32\n\x12trien/Organization\x12\x1corganizations/{organization}\"n\n\x19\x43reateOrganizationRequest\x12\x1d\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x0corganization\x18\x02 \x01(\x0b\x32\x16.trien.v1.OrganizationB\x04\xe2\x41\x01\x02\"C\n\x16GetOrganizationRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12trien/Organization2\xc1\x01\n\x13OrganizationService\x12W\n\x12\x43reateOrganization\x12#.trien.v1.CreateOrganizationRequest\x1a\x16.trien.v1.Organization\"\x04\xc8\xda\x18\x02\x12Q\n\x0fGetOrganization\x12 .trien.v1.GetOrganizationRequest\x1a\x16.trien.v1.Organization\"\x04\xc8\xda\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trien/v1/organization_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16trien/v1/options.proto\x1a\x1ftrien/v1/proposal_service.proto\"\xf3\x02\n\x0cOrganization\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12+\n\x06parent\x18\x03 \x01(\tB\x1b\xe2\x41\x01\x01\xfa\x41\x14\n\x12trien/Organization\x12\x34\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12.\n\tsuccessor\x18\x07 \x01(\tB\x1b\xe2\x41\x01\x01\xfa\x41\x14\n\x12trien/Organization:5\xea\x41\x32\n\x12trien/Organization\x12\x1corganizations/{organization}\"n\n\x19\x43reateOrganizationRequest\x12\x1d\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x0corganization\x18\x02 \x01(\x0b\x32\x16.trien.v1.OrganizationB\x04\xe2\x41\x01\x02\"C\n\x16GetOrganizationRequest\x12)\n\x04name\x18\x01 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12trien/Organization\"O\n\x19UpdateOrganizationRequest\x12\x32\n\x0corganization\x18\x01 \x01(\x0b\x32\x16.trien.v1.OrganizationB\x04\xe2\x41\x01\x02\"M\n\x18ListOrganizationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x19ListOrganizationsResponse\x12-\n\rorganizations\x18\x01 \x03(\x0b\x32\x16.trien.v1.Organization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfa\x02\n\x13OrganizationService\x12W\n\x12\x43reateOrganization\x12#.trien.v1.CreateOrganizationRequest\x1a\x16.trien.v1.Organization\"\x04\xc8\xda\x18\x02\x12S\n\x12UpdateOrganization\x12#.trien.v1.UpdateOrganizationRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12Q\n\x0fGetOrganization\x12 .trien.v1.GetOrganizationRequest\x1a\x16.trien.v1.Organization\"\x04\xc8\xda\x18\x01\x12\x62\n\x11ListOrganizations\x12\".trien.v1.ListOrganizationsRequest\x1a#.trien.v1.ListOrganizationsResponse\"\x04\xc8\xda\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +48,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATION'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
   _globals['_ORGANIZATION'].fields_by_name['create_time']._loaded_options = None
   _globals['_ORGANIZATION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_ORGANIZATION'].fields_by_name['successor']._loaded_options = None
+  _globals['_ORGANIZATION'].fields_by_name['successor']._serialized_options = b'\342A\001\001\372A\024\n\022trien/Organization'
   _globals['_ORGANIZATION']._loaded_options = None
   _globals['_ORGANIZATION']._serialized_options = b'\352A2\n\022trien/Organization\022\034organizations/{organization}'
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['organization_id']._loaded_options = None
@@ -55,16 +58,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEORGANIZATIONREQUEST'].fields_by_name['organization']._serialized_options = b'\342A\001\002'
   _globals['_GETORGANIZATIONREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETORGANIZATIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\024\n\022trien/Organization'
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['organization']._loaded_options = None
+  _globals['_UPDATEORGANIZATIONREQUEST'].fields_by_name['organization']._serialized_options = b'\342A\001\002'
+  _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTORGANIZATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['CreateOrganization']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['CreateOrganization']._serialized_options = b'\310\332\030\002'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._loaded_options = None
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateOrganization']._serialized_options = b'\310\332\030\003'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['GetOrganization']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['GetOrganization']._serialized_options = b'\310\332\030\001'
-  _globals['_ORGANIZATION']._serialized_start=167
-  _globals['_ORGANIZATION']._serialized_end=490
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=492
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=602
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=604
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=671
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=674
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=867
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._loaded_options = None
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListOrganizations']._serialized_options = b'\310\332\030\001'
+  _globals['_ORGANIZATION']._serialized_start=200
+  _globals['_ORGANIZATION']._serialized_end=571
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=573
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=683
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=685
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=752
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=754
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=833
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=835
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=912
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=914
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=1013
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=1016
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=1394
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from trien.v1 import organization_service_pb2 as trien_dot_v1_dot_organization__service__pb2
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -40,10 +41,20 @@ class OrganizationServiceStub:
                 request_serializer=trien_dot_v1_dot_organization__service__pb2.CreateOrganizationRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_organization__service__pb2.Organization.FromString,
                 _registered_method=True)
+        self.UpdateOrganization = channel.unary_unary(
+                '/trien.v1.OrganizationService/UpdateOrganization',
+                request_serializer=trien_dot_v1_dot_organization__service__pb2.UpdateOrganizationRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
         self.GetOrganization = channel.unary_unary(
                 '/trien.v1.OrganizationService/GetOrganization',
                 request_serializer=trien_dot_v1_dot_organization__service__pb2.GetOrganizationRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_organization__service__pb2.Organization.FromString,
+                _registered_method=True)
+        self.ListOrganizations = channel.unary_unary(
+                '/trien.v1.OrganizationService/ListOrganizations',
+                request_serializer=trien_dot_v1_dot_organization__service__pb2.ListOrganizationsRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_organization__service__pb2.ListOrganizationsResponse.FromString,
                 _registered_method=True)
 
 
@@ -58,8 +69,22 @@ class OrganizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateOrganization(self, request, context):
+        """Proposes another title, parent, dates or successor. A new parent can widen what clients and operators may do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOrganization(self, request, context):
         """Reads one organization.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrganizations(self, request, context):
+        """Lists organizations by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,10 +98,20 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
                     request_deserializer=trien_dot_v1_dot_organization__service__pb2.CreateOrganizationRequest.FromString,
                     response_serializer=trien_dot_v1_dot_organization__service__pb2.Organization.SerializeToString,
             ),
+            'UpdateOrganization': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOrganization,
+                    request_deserializer=trien_dot_v1_dot_organization__service__pb2.UpdateOrganizationRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
             'GetOrganization': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrganization,
                     request_deserializer=trien_dot_v1_dot_organization__service__pb2.GetOrganizationRequest.FromString,
                     response_serializer=trien_dot_v1_dot_organization__service__pb2.Organization.SerializeToString,
+            ),
+            'ListOrganizations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrganizations,
+                    request_deserializer=trien_dot_v1_dot_organization__service__pb2.ListOrganizationsRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_organization__service__pb2.ListOrganizationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -118,6 +153,33 @@ class OrganizationService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateOrganization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.OrganizationService/UpdateOrganization',
+            trien_dot_v1_dot_organization__service__pb2.UpdateOrganizationRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetOrganization(request,
             target,
             options=(),
@@ -134,6 +196,33 @@ class OrganizationService:
             '/trien.v1.OrganizationService/GetOrganization',
             trien_dot_v1_dot_organization__service__pb2.GetOrganizationRequest.SerializeToString,
             trien_dot_v1_dot_organization__service__pb2.Organization.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrganizations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.OrganizationService/ListOrganizations',
+            trien_dot_v1_dot_organization__service__pb2.ListOrganizationsRequest.SerializeToString,
+            trien_dot_v1_dot_organization__service__pb2.ListOrganizationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ Organizations."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from trien.v1 import organization_service_pb2 as _organization_service_pb2
+from trien.v1 import proposal_service_pb2 as _proposal_service_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -35,8 +36,12 @@ class OrganizationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrganizationServiceAsyncStub: ...
     CreateOrganization: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.CreateOrganizationRequest, _organization_service_pb2.Organization]
     """Makes an organization."""
+    UpdateOrganization: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.UpdateOrganizationRequest, _proposal_service_pb2.Proposal]
+    """Proposes another title, parent, dates or successor. A new parent can widen what clients and operators may do."""
     GetOrganization: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.GetOrganizationRequest, _organization_service_pb2.Organization]
     """Reads one organization."""
+    ListOrganizations: _grpc.UnaryUnaryMultiCallable[_organization_service_pb2.ListOrganizationsRequest, _organization_service_pb2.ListOrganizationsResponse]
+    """Lists organizations by name."""
 
 @_typing.type_check_only
 class OrganizationServiceAsyncStub(OrganizationServiceStub):
@@ -45,8 +50,12 @@ class OrganizationServiceAsyncStub(OrganizationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.CreateOrganizationRequest, _organization_service_pb2.Organization]  # type: ignore[assignment]
     """Makes an organization."""
+    UpdateOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.UpdateOrganizationRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes another title, parent, dates or successor. A new parent can widen what clients and operators may do."""
     GetOrganization: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.GetOrganizationRequest, _organization_service_pb2.Organization]  # type: ignore[assignment]
     """Reads one organization."""
+    ListOrganizations: _aio.UnaryUnaryMultiCallable[_organization_service_pb2.ListOrganizationsRequest, _organization_service_pb2.ListOrganizationsResponse]  # type: ignore[assignment]
+    """Lists organizations by name."""
 
 class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes and reads organizations."""
@@ -60,11 +69,27 @@ class OrganizationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes an organization."""
 
     @_abc_1.abstractmethod
+    def UpdateOrganization(
+        self,
+        request: _organization_service_pb2.UpdateOrganizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes another title, parent, dates or successor. A new parent can widen what clients and operators may do."""
+
+    @_abc_1.abstractmethod
     def GetOrganization(
         self,
         request: _organization_service_pb2.GetOrganizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_organization_service_pb2.Organization, _abc.Awaitable[_organization_service_pb2.Organization]]:
         """Reads one organization."""
+
+    @_abc_1.abstractmethod
+    def ListOrganizations(
+        self,
+        request: _organization_service_pb2.ListOrganizationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_organization_service_pb2.ListOrganizationsResponse, _abc.Awaitable[_organization_service_pb2.ListOrganizationsResponse]]:
+        """Lists organizations by name."""
 
 def add_OrganizationServiceServicer_to_server(servicer: OrganizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,9 +3,11 @@
 isort:skip_file
 Signers and their authenticators."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -59,6 +61,8 @@ class Signer(_message.Message):
         """It may."""
         DISABLED: Signer._State.ValueType  # 2
         """It may not."""
+        FROZEN: Signer._State.ValueType  # 3
+        """It may not: the signer said so."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Whether a signer may sign."""
@@ -69,6 +73,8 @@ class Signer(_message.Message):
     """It may."""
     DISABLED: Signer.State.ValueType  # 2
     """It may not."""
+    FROZEN: Signer.State.ValueType  # 3
+    """It may not: the signer said so."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -77,6 +83,9 @@ class Signer(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_NOTICES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `signers/{signer}`."""
     display_name: _builtins.str
@@ -89,6 +98,12 @@ class Signer(_message.Message):
     """A person's post, at most 200 characters."""
     state: Global___Signer.State.ValueType
     """Whether it may sign."""
+    email: _builtins.str
+    """A mail address at which the signer is told of what concerns the signer, and gets enrolment codes; empty: none."""
+    phone: _builtins.str
+    """A telephone number (E.164) for the same; empty: none."""
+    signature_notices: _builtins.bool
+    """Whether the signer is told of each signature."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was entered."""
@@ -103,10 +118,13 @@ class Signer(_message.Message):
         position: _builtins.str = ...,
         state: Global___Signer.State.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        email: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        signature_notices: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "kind", b"kind", "name", b"name", "organization", b"organization", "position", b"position", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "email", b"email", "kind", b"kind", "name", b"name", "organization", b"organization", "phone", b"phone", "position", b"position", "signature_notices", b"signature_notices", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,12 +198,36 @@ class Authenticator(_message.Message):
     SHA512: Authenticator.Hash.ValueType  # 3
     """SHA-512, of RFC 6238."""
 
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Authenticator._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Authenticator._State.ValueType  # 0
+        """Not said."""
+        ENABLED: Authenticator._State.ValueType  # 1
+        """They are."""
+        DISABLED: Authenticator._State.ValueType  # 2
+        """They are not, for ever."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Whether an authenticator's codes are taken."""
+
+    STATE_UNSPECIFIED: Authenticator.State.ValueType  # 0
+    """Not said."""
+    ENABLED: Authenticator.State.ValueType  # 1
+    """They are."""
+    DISABLED: Authenticator.State.ValueType  # 2
+    """They are not, for ever."""
+
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     DIGITS_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name: `signers/{signer}/authenticators/{authenticator}`."""
     kind: Global___Authenticator.Kind.ValueType
@@ -196,6 +238,8 @@ class Authenticator(_message.Message):
     """The hash."""
     address: _builtins.str
     """For SMS the telephone number (E.164, such as `+84912345678`), for EMAIL the address; else empty."""
+    state: Global___Authenticator.State.ValueType
+    """Whether its codes are taken."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -209,14 +253,108 @@ class Authenticator(_message.Message):
         hash: Global___Authenticator.Hash.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         address: _builtins.str = ...,
+        state: Global___Authenticator.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "digits", b"digits", "hash", b"hash", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "create_time", b"create_time", "digits", b"digits", "hash", b"hash", "kind", b"kind", "name", b"name", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Authenticator: _TypeAlias = Authenticator  # noqa: Y015
+
+@_typing.final
+class Enrolment(_message.Message):
+    """A person's way to a new authenticator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Enrolment._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Enrolment._State.ValueType  # 0
+        """Not said."""
+        PENDING: Enrolment._State.ValueType  # 1
+        """It waits for the person, or for start_time."""
+        BEGUN: Enrolment._State.ValueType  # 2
+        """The person has the secret; the first code is awaited."""
+        COMPLETED: Enrolment._State.ValueType  # 3
+        """The authenticator is in force."""
+        CANCELLED: Enrolment._State.ValueType  # 4
+        """It was withdrawn, or failed too often."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where an enrolment stands."""
+
+    STATE_UNSPECIFIED: Enrolment.State.ValueType  # 0
+    """Not said."""
+    PENDING: Enrolment.State.ValueType  # 1
+    """It waits for the person, or for start_time."""
+    BEGUN: Enrolment.State.ValueType  # 2
+    """The person has the secret; the first code is awaited."""
+    COMPLETED: Enrolment.State.ValueType  # 3
+    """The authenticator is in force."""
+    CANCELLED: Enrolment.State.ValueType  # 4
+    """It was withdrawn, or failed too often."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DIGITS_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name: `signers/{signer}/enrolments/{enrolment}`; the authenticator gets the same id."""
+    kind: Global___Authenticator.Kind.ValueType
+    """The kind of the authenticator: TOTP, HOTP or OCRA."""
+    digits: _builtins.int
+    """As in Authenticator."""
+    hash: Global___Authenticator.Hash.ValueType
+    """As in Authenticator."""
+    replaces: _builtins.str
+    """The authenticator (`signers/{signer}/authenticators/{authenticator}`) that it takes the place of, such as a lost
+    phone's: disabled when the enrolment is approved. Empty when there is none.
+    """
+    state: Global___Enrolment.State.ValueType
+    """Where it stands."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it can begin: a replacement waits, while the person is told on every known channel."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Until before when it can be completed."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___Authenticator.Kind.ValueType = ...,
+        digits: _builtins.int = ...,
+        hash: Global___Authenticator.Hash.ValueType = ...,
+        replaces: _builtins.str = ...,
+        state: Global___Enrolment.State.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digits", b"digits", "expire_time", b"expire_time", "hash", b"hash", "kind", b"kind", "name", b"name", "replaces", b"replaces", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Enrolment: _TypeAlias = Enrolment  # noqa: Y015
 
 @_typing.final
 class CreateSignerRequest(_message.Message):
@@ -301,34 +439,6 @@ class CreateAuthenticatorRequest(_message.Message):
 Global___CreateAuthenticatorRequest: _TypeAlias = CreateAuthenticatorRequest  # noqa: Y015
 
 @_typing.final
-class CreateAuthenticatorResponse(_message.Message):
-    """A new authenticator and its secret."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AUTHENTICATOR_FIELD_NUMBER: _builtins.int
-    OTPAUTH_URI_FIELD_NUMBER: _builtins.int
-    otpauth_uri: _builtins.str
-    """The `otpauth://` URI that carries the secret. It cannot be read again. Empty for SMS and EMAIL."""
-    @_builtins.property
-    def authenticator(self) -> Global___Authenticator:
-        """The authenticator."""
-
-    def __init__(
-        self,
-        *,
-        authenticator: Global___Authenticator | None = ...,
-        otpauth_uri: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["authenticator", b"authenticator"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticator", b"authenticator", "otpauth_uri", b"otpauth_uri"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___CreateAuthenticatorResponse: _TypeAlias = CreateAuthenticatorResponse  # noqa: Y015
-
-@_typing.final
 class UnlockSignerRequest(_message.Message):
     """Ends a lock."""
 
@@ -349,3 +459,710 @@ class UnlockSignerRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnlockSignerRequest: _TypeAlias = UnlockSignerRequest  # noqa: Y015
+
+@_typing.final
+class ListSignersRequest(_message.Message):
+    """Lists signers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSignersRequest: _TypeAlias = ListSignersRequest  # noqa: Y015
+
+@_typing.final
+class ListSignersResponse(_message.Message):
+    """A page of signers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def signers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signer]:
+        """The signers, by name."""
+
+    def __init__(
+        self,
+        *,
+        signers: _abc.Iterable[Global___Signer] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "signers", b"signers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSignersResponse: _TypeAlias = ListSignersResponse  # noqa: Y015
+
+@_typing.final
+class UpdateSignerRequest(_message.Message):
+    """Proposes other values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signer(self) -> Global___Signer:
+        """The signer with its name and all of display_name, position, organization, email and phone that it is to have."""
+
+    def __init__(
+        self,
+        *,
+        signer: Global___Signer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signer", b"signer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signer", b"signer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateSignerRequest: _TypeAlias = UpdateSignerRequest  # noqa: Y015
+
+@_typing.final
+class ImportSignersRequest(_message.Message):
+    """Imports signers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CSV_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    csv: _builtins.bytes
+    """The file: CSV (RFC 4180) in UTF-8, with or without a byte order mark; its first line names the columns id, name,
+    organization and, as wanted, kind, position, email and phone. At most 10,000 lines.
+    """
+    validate_only: _builtins.bool
+    """Whether it is only checked."""
+    def __init__(
+        self,
+        *,
+        csv: _builtins.bytes = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csv", b"csv", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSignersRequest: _TypeAlias = ImportSignersRequest  # noqa: Y015
+
+@_typing.final
+class ImportSignersResponse(_message.Message):
+    """What an import did, or found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNER_COUNT_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    signer_count: _builtins.int
+    """How many signers were entered, or would be."""
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportFault]:
+        """What is wrong; nothing was entered unless it is empty. At most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        signer_count: _builtins.int = ...,
+        faults: _abc.Iterable[Global___ImportFault] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults", "signer_count", b"signer_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSignersResponse: _TypeAlias = ImportSignersResponse  # noqa: Y015
+
+@_typing.final
+class ImportFault(_message.Message):
+    """What is wrong with one line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """The line, from 1; 0 for the file as a whole."""
+    column: _builtins.str
+    """The column; empty for the line as a whole."""
+    message: _builtins.str
+    """What is wrong with it."""
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        column: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "line", b"line", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportFault: _TypeAlias = ImportFault  # noqa: Y015
+
+@_typing.final
+class DisableSignerRequest(_message.Message):
+    """Disables a signer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableSignerRequest: _TypeAlias = DisableSignerRequest  # noqa: Y015
+
+@_typing.final
+class EnableSignerRequest(_message.Message):
+    """Proposes to enable a signer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableSignerRequest: _TypeAlias = EnableSignerRequest  # noqa: Y015
+
+@_typing.final
+class FreezeSignerRequest(_message.Message):
+    """Freezes a signer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ONE_TIME_PASSWORD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    one_time_password: _builtins.str
+    """The person's one-time password."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        one_time_password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "one_time_password", b"one_time_password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeSignerRequest: _TypeAlias = FreezeSignerRequest  # noqa: Y015
+
+@_typing.final
+class ListSignatureUsesRequest(_message.Message):
+    """Lists uses of a signer's credentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ONE_TIME_PASSWORD_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    one_time_password: _builtins.str
+    """The person's one-time password, when a client asks. A page token that follows from it needs none."""
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        one_time_password: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "one_time_password", b"one_time_password", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSignatureUsesRequest: _TypeAlias = ListSignatureUsesRequest  # noqa: Y015
+
+@_typing.final
+class ListSignatureUsesResponse(_message.Message):
+    """A page of uses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignatureUse]:
+        """The uses, newest first."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___SignatureUse] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSignatureUsesResponse: _TypeAlias = ListSignatureUsesResponse  # noqa: Y015
+
+@_typing.final
+class SignatureUse(_message.Message):
+    """A signing of one list of digests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_ENTRY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    audit_entry: _builtins.str
+    """The audit entry (`auditEntries/{entry}`)."""
+    credential: _builtins.str
+    """The credential (`credentials/{credential}`)."""
+    client: _builtins.str
+    """The client that asked (`clients/{client}`)."""
+    approver: _builtins.str
+    """The person who approved (`signers/{signer}`)."""
+    item_count: _builtins.int
+    """How many digests."""
+    fingerprint: _builtins.str
+    """What people compare: as `trien authorizations list` shows it."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was granted."""
+
+    def __init__(
+        self,
+        *,
+        audit_entry: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        credential: _builtins.str = ...,
+        client: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        item_count: _builtins.int = ...,
+        fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "audit_entry", b"audit_entry", "client", b"client", "credential", b"credential", "fingerprint", b"fingerprint", "item_count", b"item_count", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignatureUse: _TypeAlias = SignatureUse  # noqa: Y015
+
+@_typing.final
+class SetSignatureNoticesRequest(_message.Message):
+    """Switches notices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ONE_TIME_PASSWORD_FIELD_NUMBER: _builtins.int
+    SIGNATURE_NOTICES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    one_time_password: _builtins.str
+    """The person's one-time password."""
+    signature_notices: _builtins.bool
+    """Whether the signer is told of each signature."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        one_time_password: _builtins.str = ...,
+        signature_notices: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "one_time_password", b"one_time_password", "signature_notices", b"signature_notices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetSignatureNoticesRequest: _TypeAlias = SetSignatureNoticesRequest  # noqa: Y015
+
+@_typing.final
+class ListAuthenticatorsRequest(_message.Message):
+    """Lists authenticators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    parent: _builtins.str
+    """Whose (`signers/{signer}`)."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuthenticatorsRequest: _TypeAlias = ListAuthenticatorsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuthenticatorsResponse(_message.Message):
+    """A page of authenticators."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHENTICATORS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def authenticators(self) -> _containers.RepeatedCompositeFieldContainer[Global___Authenticator]:
+        """The authenticators, by name."""
+
+    def __init__(
+        self,
+        *,
+        authenticators: _abc.Iterable[Global___Authenticator] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authenticators", b"authenticators", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuthenticatorsResponse: _TypeAlias = ListAuthenticatorsResponse  # noqa: Y015
+
+@_typing.final
+class DisableAuthenticatorRequest(_message.Message):
+    """Disables an authenticator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableAuthenticatorRequest: _TypeAlias = DisableAuthenticatorRequest  # noqa: Y015
+
+@_typing.final
+class CreateEnrolmentsRequest(_message.Message):
+    """Proposes enrolments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENROLMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def enrolments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Enrolment]:
+        """The enrolments, each of another person, 1 to 1,000, each with its whole name."""
+
+    def __init__(
+        self,
+        *,
+        enrolments: _abc.Iterable[Global___Enrolment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolments", b"enrolments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateEnrolmentsRequest: _TypeAlias = CreateEnrolmentsRequest  # noqa: Y015
+
+@_typing.final
+class GetEnrolmentRequest(_message.Message):
+    """Reads an enrolment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEnrolmentRequest: _TypeAlias = GetEnrolmentRequest  # noqa: Y015
+
+@_typing.final
+class ListEnrolmentsRequest(_message.Message):
+    """Lists enrolments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """How many at most, up to 100; 0 means 50."""
+    page_token: _builtins.str
+    """The previous page's next_page_token."""
+    parent: _builtins.str
+    """Whose (`signers/{signer}`)."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnrolmentsRequest: _TypeAlias = ListEnrolmentsRequest  # noqa: Y015
+
+@_typing.final
+class ListEnrolmentsResponse(_message.Message):
+    """A page of enrolments."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENROLMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Where the next page begins; empty on the last."""
+    @_builtins.property
+    def enrolments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Enrolment]:
+        """The enrolments, by name."""
+
+    def __init__(
+        self,
+        *,
+        enrolments: _abc.Iterable[Global___Enrolment] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enrolments", b"enrolments", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnrolmentsResponse: _TypeAlias = ListEnrolmentsResponse  # noqa: Y015
+
+@_typing.final
+class SendEnrolmentCodeRequest(_message.Message):
+    """Sends an enrolment code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendEnrolmentCodeRequest: _TypeAlias = SendEnrolmentCodeRequest  # noqa: Y015
+
+@_typing.final
+class SendEnrolmentCodeResponse(_message.Message):
+    """A new enrolment code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_TO_FIELD_NUMBER: _builtins.int
+    HALF_FIELD_NUMBER: _builtins.int
+    sent_to: _builtins.str
+    """Where it was sent, shortened: `h***@xa.example`; empty when nothing can be sent."""
+    half: _builtins.str
+    """The caller's half of the code, when nothing can be sent."""
+    def __init__(
+        self,
+        *,
+        sent_to: _builtins.str = ...,
+        half: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["half", b"half", "sent_to", b"sent_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendEnrolmentCodeResponse: _TypeAlias = SendEnrolmentCodeResponse  # noqa: Y015
+
+@_typing.final
+class CancelEnrolmentRequest(_message.Message):
+    """Withdraws an enrolment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelEnrolmentRequest: _TypeAlias = CancelEnrolmentRequest  # noqa: Y015
+
+@_typing.final
+class BeginEnrolmentRequest(_message.Message):
+    """Begins an enrolment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginEnrolmentRequest: _TypeAlias = BeginEnrolmentRequest  # noqa: Y015
+
+@_typing.final
+class BeginEnrolmentResponse(_message.Message):
+    """The new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENROLMENT_FIELD_NUMBER: _builtins.int
+    OTPAUTH_URI_FIELD_NUMBER: _builtins.int
+    CONFIRMATION_KEY_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    otpauth_uri: _builtins.str
+    """The `otpauth://` URI that carries the secret. It cannot be read again."""
+    confirmation_key: _builtins.str
+    """What completes this enrolment together with the first code: nobody else who has the enrolment code can."""
+    question: _builtins.bytes
+    """For OCRA the question that the first code answers, 32 bytes; else empty."""
+    @_builtins.property
+    def enrolment(self) -> Global___Enrolment:
+        """The enrolment."""
+
+    def __init__(
+        self,
+        *,
+        enrolment: Global___Enrolment | None = ...,
+        otpauth_uri: _builtins.str = ...,
+        confirmation_key: _builtins.str = ...,
+        question: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enrolment", b"enrolment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation_key", b"confirmation_key", "enrolment", b"enrolment", "otpauth_uri", b"otpauth_uri", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginEnrolmentResponse: _TypeAlias = BeginEnrolmentResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmEnrolmentRequest(_message.Message):
+    """Completes an enrolment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONFIRMATION_KEY_FIELD_NUMBER: _builtins.int
+    ONE_TIME_PASSWORD_FIELD_NUMBER: _builtins.int
+    confirmation_key: _builtins.str
+    """From BeginEnrolment."""
+    one_time_password: _builtins.str
+    """The first code that the authenticator shows; for OCRA the answer to BeginEnrolment's question."""
+    def __init__(
+        self,
+        *,
+        confirmation_key: _builtins.str = ...,
+        one_time_password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmation_key", b"confirmation_key", "one_time_password", b"one_time_password"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmEnrolmentRequest: _TypeAlias = ConfirmEnrolmentRequest  # noqa: Y015

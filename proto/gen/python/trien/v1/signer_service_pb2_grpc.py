@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 from trien.v1 import signer_service_pb2 as trien_dot_v1_dot_signer__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -45,10 +46,95 @@ class SignerServiceStub:
                 request_serializer=trien_dot_v1_dot_signer__service__pb2.GetSignerRequest.SerializeToString,
                 response_deserializer=trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
                 _registered_method=True)
+        self.ListSigners = channel.unary_unary(
+                '/trien.v1.SignerService/ListSigners',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.ListSignersRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.ListSignersResponse.FromString,
+                _registered_method=True)
+        self.UpdateSigner = channel.unary_unary(
+                '/trien.v1.SignerService/UpdateSigner',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.UpdateSignerRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.ImportSigners = channel.unary_unary(
+                '/trien.v1.SignerService/ImportSigners',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.ImportSignersRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.ImportSignersResponse.FromString,
+                _registered_method=True)
+        self.DisableSigner = channel.unary_unary(
+                '/trien.v1.SignerService/DisableSigner',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.DisableSignerRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
+                _registered_method=True)
+        self.EnableSigner = channel.unary_unary(
+                '/trien.v1.SignerService/EnableSigner',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.EnableSignerRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.FreezeSigner = channel.unary_unary(
+                '/trien.v1.SignerService/FreezeSigner',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.FreezeSignerRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
+                _registered_method=True)
+        self.ListSignatureUses = channel.unary_unary(
+                '/trien.v1.SignerService/ListSignatureUses',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.ListSignatureUsesRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.ListSignatureUsesResponse.FromString,
+                _registered_method=True)
+        self.SetSignatureNotices = channel.unary_unary(
+                '/trien.v1.SignerService/SetSignatureNotices',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.SetSignatureNoticesRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
+                _registered_method=True)
         self.CreateAuthenticator = channel.unary_unary(
                 '/trien.v1.SignerService/CreateAuthenticator',
                 request_serializer=trien_dot_v1_dot_signer__service__pb2.CreateAuthenticatorRequest.SerializeToString,
-                response_deserializer=trien_dot_v1_dot_signer__service__pb2.CreateAuthenticatorResponse.FromString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.ListAuthenticators = channel.unary_unary(
+                '/trien.v1.SignerService/ListAuthenticators',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.ListAuthenticatorsRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.ListAuthenticatorsResponse.FromString,
+                _registered_method=True)
+        self.DisableAuthenticator = channel.unary_unary(
+                '/trien.v1.SignerService/DisableAuthenticator',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.DisableAuthenticatorRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Authenticator.FromString,
+                _registered_method=True)
+        self.CreateEnrolments = channel.unary_unary(
+                '/trien.v1.SignerService/CreateEnrolments',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.CreateEnrolmentsRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+                _registered_method=True)
+        self.GetEnrolment = channel.unary_unary(
+                '/trien.v1.SignerService/GetEnrolment',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.GetEnrolmentRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Enrolment.FromString,
+                _registered_method=True)
+        self.ListEnrolments = channel.unary_unary(
+                '/trien.v1.SignerService/ListEnrolments',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.ListEnrolmentsRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.ListEnrolmentsResponse.FromString,
+                _registered_method=True)
+        self.SendEnrolmentCode = channel.unary_unary(
+                '/trien.v1.SignerService/SendEnrolmentCode',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.SendEnrolmentCodeRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.SendEnrolmentCodeResponse.FromString,
+                _registered_method=True)
+        self.CancelEnrolment = channel.unary_unary(
+                '/trien.v1.SignerService/CancelEnrolment',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.CancelEnrolmentRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Enrolment.FromString,
+                _registered_method=True)
+        self.BeginEnrolment = channel.unary_unary(
+                '/trien.v1.SignerService/BeginEnrolment',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.BeginEnrolmentRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.BeginEnrolmentResponse.FromString,
+                _registered_method=True)
+        self.ConfirmEnrolment = channel.unary_unary(
+                '/trien.v1.SignerService/ConfirmEnrolment',
+                request_serializer=trien_dot_v1_dot_signer__service__pb2.ConfirmEnrolmentRequest.SerializeToString,
+                response_deserializer=trien_dot_v1_dot_signer__service__pb2.Authenticator.FromString,
                 _registered_method=True)
         self.UnlockSigner = channel.unary_unary(
                 '/trien.v1.SignerService/UnlockSigner',
@@ -75,9 +161,131 @@ class SignerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSigners(self, request, context):
+        """Lists signers by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSigner(self, request, context):
+        """Proposes other values for a signer: name, post, organization, addresses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSigners(self, request, context):
+        """Enters the signers of a CSV file, all or none; or, with validate_only, only says what is wrong with its lines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableSigner(self, request, context):
+        """Disables a signer: no signature of the signer's credentials, and no approval, is granted in a later transaction.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableSigner(self, request, context):
+        """Proposes to enable a disabled or frozen signer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeSigner(self, request, context):
+        """Freezes a signer at once, by the signer's own one-time password: nothing is signed until two officers enable the
+        signer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSignatureUses(self, request, context):
+        """Lists every use of a signer's credentials, newest first, to the signer by one-time password, or to an operator.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSignatureNotices(self, request, context):
+        """Switches on or off that the signer is told of each signature, by the signer's own one-time password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateAuthenticator(self, request, context):
-        """Makes an authenticator for a person and returns its secret once, as a URI for the person's app. The secret is kept
-        only encrypted by the token.
+        """Proposes an authenticator whose codes are sent by SMS or e-mail. The others are enrolled: CreateEnrolments.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuthenticators(self, request, context):
+        """Lists a person's authenticators by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableAuthenticator(self, request, context):
+        """Disables an authenticator for ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEnrolments(self, request, context):
+        """Proposes that persons enrol an authenticator: each gets an enrolment code, and makes the authenticator with it. No
+        operator sees the authenticator's secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEnrolment(self, request, context):
+        """Reads one enrolment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEnrolments(self, request, context):
+        """Lists a person's enrolments by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendEnrolmentCode(self, request, context):
+        """Makes a new enrolment code, which ends the one before, and sends it to the person; where nothing can be sent, gives
+        the caller one half of it, and the other half to the other of the two operators who agreed to the enrolment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEnrolment(self, request, context):
+        """Withdraws an enrolment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginEnrolment(self, request, context):
+        """Begins an enrolment, once: returns the secret of the new authenticator. The caller is known by the enrolment code, as
+        bearer token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmEnrolment(self, request, context):
+        """Completes an enrolment by the authenticator's first code, which is consumed. The caller is known as in BeginEnrolment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,10 +311,95 @@ def add_SignerServiceServicer_to_server(servicer, server):
                     request_deserializer=trien_dot_v1_dot_signer__service__pb2.GetSignerRequest.FromString,
                     response_serializer=trien_dot_v1_dot_signer__service__pb2.Signer.SerializeToString,
             ),
+            'ListSigners': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSigners,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.ListSignersRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.ListSignersResponse.SerializeToString,
+            ),
+            'UpdateSigner': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSigner,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.UpdateSignerRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'ImportSigners': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportSigners,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.ImportSignersRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.ImportSignersResponse.SerializeToString,
+            ),
+            'DisableSigner': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableSigner,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.DisableSignerRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Signer.SerializeToString,
+            ),
+            'EnableSigner': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableSigner,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.EnableSignerRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'FreezeSigner': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeSigner,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.FreezeSignerRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Signer.SerializeToString,
+            ),
+            'ListSignatureUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSignatureUses,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.ListSignatureUsesRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.ListSignatureUsesResponse.SerializeToString,
+            ),
+            'SetSignatureNotices': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSignatureNotices,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.SetSignatureNoticesRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Signer.SerializeToString,
+            ),
             'CreateAuthenticator': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateAuthenticator,
                     request_deserializer=trien_dot_v1_dot_signer__service__pb2.CreateAuthenticatorRequest.FromString,
-                    response_serializer=trien_dot_v1_dot_signer__service__pb2.CreateAuthenticatorResponse.SerializeToString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'ListAuthenticators': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuthenticators,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.ListAuthenticatorsRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.ListAuthenticatorsResponse.SerializeToString,
+            ),
+            'DisableAuthenticator': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableAuthenticator,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.DisableAuthenticatorRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Authenticator.SerializeToString,
+            ),
+            'CreateEnrolments': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEnrolments,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.CreateEnrolmentsRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_proposal__service__pb2.Proposal.SerializeToString,
+            ),
+            'GetEnrolment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEnrolment,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.GetEnrolmentRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Enrolment.SerializeToString,
+            ),
+            'ListEnrolments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEnrolments,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.ListEnrolmentsRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.ListEnrolmentsResponse.SerializeToString,
+            ),
+            'SendEnrolmentCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendEnrolmentCode,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.SendEnrolmentCodeRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.SendEnrolmentCodeResponse.SerializeToString,
+            ),
+            'CancelEnrolment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEnrolment,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.CancelEnrolmentRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Enrolment.SerializeToString,
+            ),
+            'BeginEnrolment': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginEnrolment,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.BeginEnrolmentRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.BeginEnrolmentResponse.SerializeToString,
+            ),
+            'ConfirmEnrolment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmEnrolment,
+                    request_deserializer=trien_dot_v1_dot_signer__service__pb2.ConfirmEnrolmentRequest.FromString,
+                    response_serializer=trien_dot_v1_dot_signer__service__pb2.Authenticator.SerializeToString,
             ),
             'UnlockSigner': grpc.unary_unary_rpc_method_handler(
                     servicer.UnlockSigner,
@@ -180,6 +473,222 @@ class SignerService:
             _registered_method=True)
 
     @staticmethod
+    def ListSigners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/ListSigners',
+            trien_dot_v1_dot_signer__service__pb2.ListSignersRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.ListSignersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSigner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/UpdateSigner',
+            trien_dot_v1_dot_signer__service__pb2.UpdateSignerRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSigners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/ImportSigners',
+            trien_dot_v1_dot_signer__service__pb2.ImportSignersRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.ImportSignersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableSigner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/DisableSigner',
+            trien_dot_v1_dot_signer__service__pb2.DisableSignerRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableSigner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/EnableSigner',
+            trien_dot_v1_dot_signer__service__pb2.EnableSignerRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeSigner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/FreezeSigner',
+            trien_dot_v1_dot_signer__service__pb2.FreezeSignerRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSignatureUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/ListSignatureUses',
+            trien_dot_v1_dot_signer__service__pb2.ListSignatureUsesRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.ListSignatureUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSignatureNotices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/SetSignatureNotices',
+            trien_dot_v1_dot_signer__service__pb2.SetSignatureNoticesRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Signer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateAuthenticator(request,
             target,
             options=(),
@@ -195,7 +704,250 @@ class SignerService:
             target,
             '/trien.v1.SignerService/CreateAuthenticator',
             trien_dot_v1_dot_signer__service__pb2.CreateAuthenticatorRequest.SerializeToString,
-            trien_dot_v1_dot_signer__service__pb2.CreateAuthenticatorResponse.FromString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuthenticators(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/ListAuthenticators',
+            trien_dot_v1_dot_signer__service__pb2.ListAuthenticatorsRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.ListAuthenticatorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableAuthenticator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/DisableAuthenticator',
+            trien_dot_v1_dot_signer__service__pb2.DisableAuthenticatorRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Authenticator.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEnrolments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/CreateEnrolments',
+            trien_dot_v1_dot_signer__service__pb2.CreateEnrolmentsRequest.SerializeToString,
+            trien_dot_v1_dot_proposal__service__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEnrolment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/GetEnrolment',
+            trien_dot_v1_dot_signer__service__pb2.GetEnrolmentRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Enrolment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEnrolments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/ListEnrolments',
+            trien_dot_v1_dot_signer__service__pb2.ListEnrolmentsRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.ListEnrolmentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendEnrolmentCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/SendEnrolmentCode',
+            trien_dot_v1_dot_signer__service__pb2.SendEnrolmentCodeRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.SendEnrolmentCodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEnrolment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/CancelEnrolment',
+            trien_dot_v1_dot_signer__service__pb2.CancelEnrolmentRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Enrolment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginEnrolment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/BeginEnrolment',
+            trien_dot_v1_dot_signer__service__pb2.BeginEnrolmentRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.BeginEnrolmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmEnrolment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trien.v1.SignerService/ConfirmEnrolment',
+            trien_dot_v1_dot_signer__service__pb2.ConfirmEnrolmentRequest.SerializeToString,
+            trien_dot_v1_dot_signer__service__pb2.Authenticator.FromString,
             options,
             channel_credentials,
             insecure,

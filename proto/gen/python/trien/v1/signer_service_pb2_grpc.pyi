@@ -5,6 +5,7 @@ Signers and their authenticators."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from trien.v1 import proposal_service_pb2 as _proposal_service_pb2
 from trien.v1 import signer_service_pb2 as _signer_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -37,10 +38,50 @@ class SignerServiceStub:
     """Makes a signer."""
     GetSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.GetSignerRequest, _signer_service_pb2.Signer]
     """Reads one signer."""
-    CreateAuthenticator: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.CreateAuthenticatorRequest, _signer_service_pb2.CreateAuthenticatorResponse]
-    """Makes an authenticator for a person and returns its secret once, as a URI for the person's app. The secret is kept
-    only encrypted by the token.
+    ListSigners: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ListSignersRequest, _signer_service_pb2.ListSignersResponse]
+    """Lists signers by name."""
+    UpdateSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.UpdateSignerRequest, _proposal_service_pb2.Proposal]
+    """Proposes other values for a signer: name, post, organization, addresses."""
+    ImportSigners: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ImportSignersRequest, _signer_service_pb2.ImportSignersResponse]
+    """Enters the signers of a CSV file, all or none; or, with validate_only, only says what is wrong with its lines."""
+    DisableSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.DisableSignerRequest, _signer_service_pb2.Signer]
+    """Disables a signer: no signature of the signer's credentials, and no approval, is granted in a later transaction."""
+    EnableSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.EnableSignerRequest, _proposal_service_pb2.Proposal]
+    """Proposes to enable a disabled or frozen signer."""
+    FreezeSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.FreezeSignerRequest, _signer_service_pb2.Signer]
+    """Freezes a signer at once, by the signer's own one-time password: nothing is signed until two officers enable the
+    signer.
     """
+    ListSignatureUses: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ListSignatureUsesRequest, _signer_service_pb2.ListSignatureUsesResponse]
+    """Lists every use of a signer's credentials, newest first, to the signer by one-time password, or to an operator."""
+    SetSignatureNotices: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.SetSignatureNoticesRequest, _signer_service_pb2.Signer]
+    """Switches on or off that the signer is told of each signature, by the signer's own one-time password."""
+    CreateAuthenticator: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.CreateAuthenticatorRequest, _proposal_service_pb2.Proposal]
+    """Proposes an authenticator whose codes are sent by SMS or e-mail. The others are enrolled: CreateEnrolments."""
+    ListAuthenticators: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ListAuthenticatorsRequest, _signer_service_pb2.ListAuthenticatorsResponse]
+    """Lists a person's authenticators by name."""
+    DisableAuthenticator: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.DisableAuthenticatorRequest, _signer_service_pb2.Authenticator]
+    """Disables an authenticator for ever."""
+    CreateEnrolments: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.CreateEnrolmentsRequest, _proposal_service_pb2.Proposal]
+    """Proposes that persons enrol an authenticator: each gets an enrolment code, and makes the authenticator with it. No
+    operator sees the authenticator's secret.
+    """
+    GetEnrolment: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.GetEnrolmentRequest, _signer_service_pb2.Enrolment]
+    """Reads one enrolment."""
+    ListEnrolments: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ListEnrolmentsRequest, _signer_service_pb2.ListEnrolmentsResponse]
+    """Lists a person's enrolments by name."""
+    SendEnrolmentCode: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.SendEnrolmentCodeRequest, _signer_service_pb2.SendEnrolmentCodeResponse]
+    """Makes a new enrolment code, which ends the one before, and sends it to the person; where nothing can be sent, gives
+    the caller one half of it, and the other half to the other of the two operators who agreed to the enrolment.
+    """
+    CancelEnrolment: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.CancelEnrolmentRequest, _signer_service_pb2.Enrolment]
+    """Withdraws an enrolment."""
+    BeginEnrolment: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.BeginEnrolmentRequest, _signer_service_pb2.BeginEnrolmentResponse]
+    """Begins an enrolment, once: returns the secret of the new authenticator. The caller is known by the enrolment code, as
+    bearer token.
+    """
+    ConfirmEnrolment: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmEnrolmentRequest, _signer_service_pb2.Authenticator]
+    """Completes an enrolment by the authenticator's first code, which is consumed. The caller is known as in BeginEnrolment."""
     UnlockSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.UnlockSignerRequest, _signer_service_pb2.Signer]
     """Ends a lock that wrong one-time passwords brought about, and starts their count anew."""
 
@@ -53,10 +94,50 @@ class SignerServiceAsyncStub(SignerServiceStub):
     """Makes a signer."""
     GetSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.GetSignerRequest, _signer_service_pb2.Signer]  # type: ignore[assignment]
     """Reads one signer."""
-    CreateAuthenticator: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.CreateAuthenticatorRequest, _signer_service_pb2.CreateAuthenticatorResponse]  # type: ignore[assignment]
-    """Makes an authenticator for a person and returns its secret once, as a URI for the person's app. The secret is kept
-    only encrypted by the token.
+    ListSigners: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ListSignersRequest, _signer_service_pb2.ListSignersResponse]  # type: ignore[assignment]
+    """Lists signers by name."""
+    UpdateSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.UpdateSignerRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes other values for a signer: name, post, organization, addresses."""
+    ImportSigners: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ImportSignersRequest, _signer_service_pb2.ImportSignersResponse]  # type: ignore[assignment]
+    """Enters the signers of a CSV file, all or none; or, with validate_only, only says what is wrong with its lines."""
+    DisableSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.DisableSignerRequest, _signer_service_pb2.Signer]  # type: ignore[assignment]
+    """Disables a signer: no signature of the signer's credentials, and no approval, is granted in a later transaction."""
+    EnableSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.EnableSignerRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes to enable a disabled or frozen signer."""
+    FreezeSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.FreezeSignerRequest, _signer_service_pb2.Signer]  # type: ignore[assignment]
+    """Freezes a signer at once, by the signer's own one-time password: nothing is signed until two officers enable the
+    signer.
     """
+    ListSignatureUses: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ListSignatureUsesRequest, _signer_service_pb2.ListSignatureUsesResponse]  # type: ignore[assignment]
+    """Lists every use of a signer's credentials, newest first, to the signer by one-time password, or to an operator."""
+    SetSignatureNotices: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.SetSignatureNoticesRequest, _signer_service_pb2.Signer]  # type: ignore[assignment]
+    """Switches on or off that the signer is told of each signature, by the signer's own one-time password."""
+    CreateAuthenticator: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.CreateAuthenticatorRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes an authenticator whose codes are sent by SMS or e-mail. The others are enrolled: CreateEnrolments."""
+    ListAuthenticators: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ListAuthenticatorsRequest, _signer_service_pb2.ListAuthenticatorsResponse]  # type: ignore[assignment]
+    """Lists a person's authenticators by name."""
+    DisableAuthenticator: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.DisableAuthenticatorRequest, _signer_service_pb2.Authenticator]  # type: ignore[assignment]
+    """Disables an authenticator for ever."""
+    CreateEnrolments: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.CreateEnrolmentsRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
+    """Proposes that persons enrol an authenticator: each gets an enrolment code, and makes the authenticator with it. No
+    operator sees the authenticator's secret.
+    """
+    GetEnrolment: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.GetEnrolmentRequest, _signer_service_pb2.Enrolment]  # type: ignore[assignment]
+    """Reads one enrolment."""
+    ListEnrolments: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ListEnrolmentsRequest, _signer_service_pb2.ListEnrolmentsResponse]  # type: ignore[assignment]
+    """Lists a person's enrolments by name."""
+    SendEnrolmentCode: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.SendEnrolmentCodeRequest, _signer_service_pb2.SendEnrolmentCodeResponse]  # type: ignore[assignment]
+    """Makes a new enrolment code, which ends the one before, and sends it to the person; where nothing can be sent, gives
+    the caller one half of it, and the other half to the other of the two operators who agreed to the enrolment.
+    """
+    CancelEnrolment: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.CancelEnrolmentRequest, _signer_service_pb2.Enrolment]  # type: ignore[assignment]
+    """Withdraws an enrolment."""
+    BeginEnrolment: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.BeginEnrolmentRequest, _signer_service_pb2.BeginEnrolmentResponse]  # type: ignore[assignment]
+    """Begins an enrolment, once: returns the secret of the new authenticator. The caller is known by the enrolment code, as
+    bearer token.
+    """
+    ConfirmEnrolment: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmEnrolmentRequest, _signer_service_pb2.Authenticator]  # type: ignore[assignment]
+    """Completes an enrolment by the authenticator's first code, which is consumed. The caller is known as in BeginEnrolment."""
     UnlockSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.UnlockSignerRequest, _signer_service_pb2.Signer]  # type: ignore[assignment]
     """Ends a lock that wrong one-time passwords brought about, and starts their count anew."""
 
@@ -80,14 +161,156 @@ class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads one signer."""
 
     @_abc_1.abstractmethod
+    def ListSigners(
+        self,
+        request: _signer_service_pb2.ListSignersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.ListSignersResponse, _abc.Awaitable[_signer_service_pb2.ListSignersResponse]]:
+        """Lists signers by name."""
+
+    @_abc_1.abstractmethod
+    def UpdateSigner(
+        self,
+        request: _signer_service_pb2.UpdateSignerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes other values for a signer: name, post, organization, addresses."""
+
+    @_abc_1.abstractmethod
+    def ImportSigners(
+        self,
+        request: _signer_service_pb2.ImportSignersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.ImportSignersResponse, _abc.Awaitable[_signer_service_pb2.ImportSignersResponse]]:
+        """Enters the signers of a CSV file, all or none; or, with validate_only, only says what is wrong with its lines."""
+
+    @_abc_1.abstractmethod
+    def DisableSigner(
+        self,
+        request: _signer_service_pb2.DisableSignerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Signer, _abc.Awaitable[_signer_service_pb2.Signer]]:
+        """Disables a signer: no signature of the signer's credentials, and no approval, is granted in a later transaction."""
+
+    @_abc_1.abstractmethod
+    def EnableSigner(
+        self,
+        request: _signer_service_pb2.EnableSignerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes to enable a disabled or frozen signer."""
+
+    @_abc_1.abstractmethod
+    def FreezeSigner(
+        self,
+        request: _signer_service_pb2.FreezeSignerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Signer, _abc.Awaitable[_signer_service_pb2.Signer]]:
+        """Freezes a signer at once, by the signer's own one-time password: nothing is signed until two officers enable the
+        signer.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSignatureUses(
+        self,
+        request: _signer_service_pb2.ListSignatureUsesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.ListSignatureUsesResponse, _abc.Awaitable[_signer_service_pb2.ListSignatureUsesResponse]]:
+        """Lists every use of a signer's credentials, newest first, to the signer by one-time password, or to an operator."""
+
+    @_abc_1.abstractmethod
+    def SetSignatureNotices(
+        self,
+        request: _signer_service_pb2.SetSignatureNoticesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Signer, _abc.Awaitable[_signer_service_pb2.Signer]]:
+        """Switches on or off that the signer is told of each signature, by the signer's own one-time password."""
+
+    @_abc_1.abstractmethod
     def CreateAuthenticator(
         self,
         request: _signer_service_pb2.CreateAuthenticatorRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_signer_service_pb2.CreateAuthenticatorResponse, _abc.Awaitable[_signer_service_pb2.CreateAuthenticatorResponse]]:
-        """Makes an authenticator for a person and returns its secret once, as a URI for the person's app. The secret is kept
-        only encrypted by the token.
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes an authenticator whose codes are sent by SMS or e-mail. The others are enrolled: CreateEnrolments."""
+
+    @_abc_1.abstractmethod
+    def ListAuthenticators(
+        self,
+        request: _signer_service_pb2.ListAuthenticatorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.ListAuthenticatorsResponse, _abc.Awaitable[_signer_service_pb2.ListAuthenticatorsResponse]]:
+        """Lists a person's authenticators by name."""
+
+    @_abc_1.abstractmethod
+    def DisableAuthenticator(
+        self,
+        request: _signer_service_pb2.DisableAuthenticatorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Authenticator, _abc.Awaitable[_signer_service_pb2.Authenticator]]:
+        """Disables an authenticator for ever."""
+
+    @_abc_1.abstractmethod
+    def CreateEnrolments(
+        self,
+        request: _signer_service_pb2.CreateEnrolmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
+        """Proposes that persons enrol an authenticator: each gets an enrolment code, and makes the authenticator with it. No
+        operator sees the authenticator's secret.
         """
+
+    @_abc_1.abstractmethod
+    def GetEnrolment(
+        self,
+        request: _signer_service_pb2.GetEnrolmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Enrolment, _abc.Awaitable[_signer_service_pb2.Enrolment]]:
+        """Reads one enrolment."""
+
+    @_abc_1.abstractmethod
+    def ListEnrolments(
+        self,
+        request: _signer_service_pb2.ListEnrolmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.ListEnrolmentsResponse, _abc.Awaitable[_signer_service_pb2.ListEnrolmentsResponse]]:
+        """Lists a person's enrolments by name."""
+
+    @_abc_1.abstractmethod
+    def SendEnrolmentCode(
+        self,
+        request: _signer_service_pb2.SendEnrolmentCodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.SendEnrolmentCodeResponse, _abc.Awaitable[_signer_service_pb2.SendEnrolmentCodeResponse]]:
+        """Makes a new enrolment code, which ends the one before, and sends it to the person; where nothing can be sent, gives
+        the caller one half of it, and the other half to the other of the two operators who agreed to the enrolment.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelEnrolment(
+        self,
+        request: _signer_service_pb2.CancelEnrolmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Enrolment, _abc.Awaitable[_signer_service_pb2.Enrolment]]:
+        """Withdraws an enrolment."""
+
+    @_abc_1.abstractmethod
+    def BeginEnrolment(
+        self,
+        request: _signer_service_pb2.BeginEnrolmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.BeginEnrolmentResponse, _abc.Awaitable[_signer_service_pb2.BeginEnrolmentResponse]]:
+        """Begins an enrolment, once: returns the secret of the new authenticator. The caller is known by the enrolment code, as
+        bearer token.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmEnrolment(
+        self,
+        request: _signer_service_pb2.ConfirmEnrolmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_signer_service_pb2.Authenticator, _abc.Awaitable[_signer_service_pb2.Authenticator]]:
+        """Completes an enrolment by the authenticator's first code, which is consumed. The caller is known as in BeginEnrolment."""
 
     @_abc_1.abstractmethod
     def UnlockSigner(

@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "e1c6890e9abff8d84ed40a92e1db87b16bea9cc0279234f8ec1c1816171f58b7"
+FINGERPRINT = "4b1338df3d55a8cff603607dfbaf012dfbd525b7bd50c8e951fb9de522bba4f8"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

@@ -61,7 +61,19 @@ def upgrade() -> None:
     )
     index("clients", "token_hash", unique=True)
     index("clients", "certificate_fingerprint", "name")
+    index("clients", "previous_token_hash", "name")
+    index("clients", "previous_certificate_fingerprint", "name")
     index("operators", "certificate_fingerprint", "name")
+    index("operators", "public_key_hash", "name")
+    index("enrolments", "first_half_hash", "name")
+    index("enrolments", "signer", "name")
+    index("keys", "state", "name")
+    index("credentials", "key", "name")
+    index("credentials", "signer", "name")
+    index("activators", "signer", "name")
+    index("proposals", "state", "name")
+    index("issued_certificates", "key", "name")
+    index("issued_certificates", "state", "name")
     index("authenticators", "signer", "name")
     index("activators", "credential", "name")
     index("credential_clients", "credential", "client", "name")
@@ -79,6 +91,7 @@ def slow_records() -> None:
         text("parent", nullable=True),
         integer("start_time", nullable=True),
         integer("end_time", nullable=True),
+        text("successor", nullable=True),
         integer("create_time"),
     )
     sealed_table(
@@ -87,6 +100,9 @@ def slow_records() -> None:
         text("kind"),
         text("organization"),
         text("position"),
+        text("email"),
+        text("phone"),
+        boolean("signature_notices"),
         text("state"),
         integer("create_time"),
     )
@@ -103,12 +119,35 @@ def slow_records() -> None:
         integer("create_time"),
     )
     sealed_table(
+        "enrolments",
+        text("signer"),
+        text("kind"),
+        integer("digits"),
+        text("hash_function"),
+        text("replaces", nullable=True),
+        text("proposer"),
+        text("approver"),
+        blob("first_half_hash", nullable=True),
+        blob("second_half_hash", nullable=True),
+        blob("encrypted_secret"),
+        blob("confirmation_hash", nullable=True),
+        integer("failures"),
+        text("state"),
+        integer("start_time"),
+        integer("expire_time"),
+        integer("create_time"),
+    )
+    sealed_table("installation_keys", text("purpose"), integer("generation"), text("state"), integer("create_time"))
+    sealed_table(
         "keys",
         text("key_type"),
         text("purpose"),
         text("protection_level"),
         blob("object_id"),
         blob("public_key"),
+        blob("wrapped_key", nullable=True),
+        integer("wrapping_generation"),
+        integer("destroy_time", nullable=True),
         text("state"),
         integer("create_time"),
     )
@@ -120,6 +159,9 @@ def slow_records() -> None:
         text("certificate_chain"),
         integer("max_items"),
         boolean("client_collected_otp"),
+        text("authenticator_kinds"),
+        text("hours"),
+        text("revocation_policy"),
         text("state"),
         integer("create_time"),
     )
@@ -137,14 +179,63 @@ def slow_records() -> None:
         text("display_name"),
         blob("token_hash", nullable=True),
         blob("certificate_fingerprint", nullable=True),
+        blob("previous_token_hash", nullable=True),
+        blob("previous_certificate_fingerprint", nullable=True),
+        integer("previous_expire_time", nullable=True),
+        text("organizations"),
+        text("methods"),
+        integer("calls_per_minute"),
+        integer("concurrent_items"),
         text("state"),
         integer("create_time"),
     )
     sealed_table(
         "operators",
         text("display_name"),
+        blob("certificate"),
         blob("certificate_fingerprint"),
+        blob("public_key_hash"),
+        text("roles"),
+        text("organizations"),
         text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "proposals",
+        text("method"),
+        text("content"),
+        text("statement"),
+        blob("digest"),
+        text("proposer"),
+        blob("proposer_key_hash"),
+        text("resources"),
+        text("state"),
+        text("decider", nullable=True),
+        integer("decide_time", nullable=True),
+        blob("approval_signature", nullable=True),
+        blob("approval_certificate", nullable=True),
+        integer("create_time"),
+        integer("expire_time"),
+    )
+    sealed_table(
+        "certificate_authorities",
+        text("key"),
+        text("certificate_chain"),
+        integer("next_crl_number"),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
+        "issued_certificates",
+        text("authority"),
+        text("key"),
+        text("signer"),
+        blob("to_be_signed"),
+        blob("certificate"),
+        text("state"),
+        integer("expire_time"),
+        integer("revoke_time", nullable=True),
+        text("revoke_reason", nullable=True),
         integer("create_time"),
     )
 
@@ -209,6 +300,17 @@ def hot_records() -> None:
         integer("create_time"),
     )
     sealed_table("leases", text("holder"), integer("expire_time"))
+    sealed_table(
+        "certificate_statuses",
+        text("credential"),
+        blob("chain_hash"),
+        text("revocation"),
+        integer("revoke_time", nullable=True),
+        text("source"),
+        integer("check_time"),
+        integer("valid_until"),
+    )
+    sealed_table("notices", integer("create_time"))
     sealed_table(
         "audit_entries",
         integer("time"),
