@@ -115,11 +115,14 @@ class ProtectionLevel(StrEnum):
 
 
 class KeyState(StrEnum):
+    """Where a key stands; of one that is DESTROYING the private half may be gone already, and nothing keeps it."""
+
     PENDING_GENERATION = "PENDING_GENERATION"
     ENABLED = "ENABLED"
     DISABLED = "DISABLED"
     GENERATION_FAILED = "GENERATION_FAILED"
     DESTROY_SCHEDULED = "DESTROY_SCHEDULED"
+    DESTROYING = "DESTROYING"
     DESTROYED = "DESTROYED"
 
 

@@ -30,7 +30,7 @@ from trien.v1 import options_pb2 as trien_dot_v1_dot_options__pb2
 from trien.v1 import proposal_service_pb2 as trien_dot_v1_dot_proposal__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrien/v1/key_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trien/v1/algorithms.proto\x1a\x16trien/v1/options.proto\x1a\x1ftrien/v1/proposal_service.proto\"\x82\x04\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12)\n\x08key_type\x18\x02 \x01(\x0e\x32\x11.trien.v1.KeyTypeB\x04\xe2\x41\x01\x02\x12\x39\n\x10protection_level\x18\x03 \x01(\x0e\x32\x19.trien.v1.ProtectionLevelB\x04\xe2\x41\x01\x01\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x13.trien.v1.Key.StateB\x04\xe2\x41\x01\x03\x12\x18\n\npublic_key\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x64\x65stroy_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12!\n\x13wrapping_generation\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03\"\x8e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\x0b\n\x07\x45NABLED\x10\x02\x12\x0c\n\x08\x44ISABLED\x10\x03\x12\x15\n\x11GENERATION_FAILED\x10\x04\x12\x15\n\x11\x44\x45STROY_SCHEDULED\x10\x05\x12\r\n\tDESTROYED\x10\x06:\x1a\xea\x41\x17\n\ttrien/Key\x12\nkeys/{key}\"J\n\x10\x43reateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x03key\x18\x02 \x01(\x0b\x32\r.trien.v1.KeyB\x04\xe2\x41\x01\x02\"1\n\rGetKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"D\n\x0fListKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"H\n\x10ListKeysResponse\x12\x1b\n\x04keys\x18\x01 \x03(\x0b\x32\r.trien.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x11\x44isableKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"4\n\x10\x45nableKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"O\n\x11\x44\x65stroyKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\x12\x18\n\ndelay_days\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"?\n\x1b\x43\x61ncelKeyDestructionRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"\xc5\x03\n\x0fInstallationKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32!.trien.v1.InstallationKey.PurposeB\x04\xe2\x41\x01\x03\x12\x18\n\ngeneration\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1f.trien.v1.InstallationKey.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"=\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x0c\n\x08WRAPPING\x10\x01\x12\x0b\n\x07SEALING\x10\x02\"]\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\n\n\x06\x41\x43TIVE\x10\x02\x12\x0c\n\x08RETIRING\x10\x03\x12\x0b\n\x07RETIRED\x10\x04:?\xea\x41<\n\x15trien/InstallationKey\x12#installationKeys/{installation_key}\"X\n\x1cRotateInstallationKeyRequest\x12\x38\n\x07purpose\x18\x01 \x01(\x0e\x32!.trien.v1.InstallationKey.PurposeB\x04\xe2\x41\x01\x02\"P\n\x1bListInstallationKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\x1cListInstallationKeysResponse\x12\x34\n\x11installation_keys\x18\x01 \x03(\x0b\x32\x19.trien.v1.InstallationKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*K\n\x0fProtectionLevel\x12 \n\x1cPROTECTION_LEVEL_UNSPECIFIED\x10\x00\x12\t\n\x05TOKEN\x10\x01\x12\x0b\n\x07WRAPPED\x10\x02\x32\xaf\x05\n\nKeyService\x12<\n\tCreateKey\x12\x1a.trien.v1.CreateKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x36\n\x06GetKey\x12\x17.trien.v1.GetKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x01\x12G\n\x08ListKeys\x12\x19.trien.v1.ListKeysRequest\x1a\x1a.trien.v1.ListKeysResponse\"\x04\xc8\xda\x18\x01\x12>\n\nDisableKey\x12\x1b.trien.v1.DisableKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x41\n\tEnableKey\x12\x1a.trien.v1.EnableKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12\x43\n\nDestroyKey\x12\x1b.trien.v1.DestroyKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12R\n\x14\x43\x61ncelKeyDestruction\x12%.trien.v1.CancelKeyDestructionRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12Y\n\x15RotateInstallationKey\x12&.trien.v1.RotateInstallationKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12k\n\x14ListInstallationKeys\x12%.trien.v1.ListInstallationKeysRequest\x1a&.trien.v1.ListInstallationKeysResponse\"\x04\xc8\xda\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atrien/v1/key_service.proto\x12\x08trien.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19trien/v1/algorithms.proto\x1a\x16trien/v1/options.proto\x1a\x1ftrien/v1/proposal_service.proto\"\x92\x04\n\x03Key\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12)\n\x08key_type\x18\x02 \x01(\x0e\x32\x11.trien.v1.KeyTypeB\x04\xe2\x41\x01\x02\x12\x39\n\x10protection_level\x18\x03 \x01(\x0e\x32\x19.trien.v1.ProtectionLevelB\x04\xe2\x41\x01\x01\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x13.trien.v1.Key.StateB\x04\xe2\x41\x01\x03\x12\x18\n\npublic_key\x18\x05 \x01(\x0c\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x36\n\x0c\x64\x65stroy_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12!\n\x13wrapping_generation\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03\"\x9e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\x0b\n\x07\x45NABLED\x10\x02\x12\x0c\n\x08\x44ISABLED\x10\x03\x12\x15\n\x11GENERATION_FAILED\x10\x04\x12\x15\n\x11\x44\x45STROY_SCHEDULED\x10\x05\x12\r\n\tDESTROYED\x10\x06\x12\x0e\n\nDESTROYING\x10\x07:\x1a\xea\x41\x17\n\ttrien/Key\x12\nkeys/{key}\"J\n\x10\x43reateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12 \n\x03key\x18\x02 \x01(\x0b\x32\r.trien.v1.KeyB\x04\xe2\x41\x01\x02\"1\n\rGetKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"n\n\x0fListKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x13.trien.v1.Key.StateB\x04\xe2\x41\x01\x01\"H\n\x10ListKeysResponse\x12\x1b\n\x04keys\x18\x01 \x03(\x0b\x32\r.trien.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x11\x44isableKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"4\n\x10\x45nableKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"O\n\x11\x44\x65stroyKeyRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\x12\x18\n\ndelay_days\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\"?\n\x1b\x43\x61ncelKeyDestructionRequest\x12 \n\x04name\x18\x01 \x01(\tB\x12\xe2\x41\x01\x02\xfa\x41\x0b\n\ttrien/Key\"\xc5\x03\n\x0fInstallationKey\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32!.trien.v1.InstallationKey.PurposeB\x04\xe2\x41\x01\x03\x12\x18\n\ngeneration\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32\x1f.trien.v1.InstallationKey.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"=\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x0c\n\x08WRAPPING\x10\x01\x12\x0b\n\x07SEALING\x10\x02\"]\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12PENDING_GENERATION\x10\x01\x12\n\n\x06\x41\x43TIVE\x10\x02\x12\x0c\n\x08RETIRING\x10\x03\x12\x0b\n\x07RETIRED\x10\x04:?\xea\x41<\n\x15trien/InstallationKey\x12#installationKeys/{installation_key}\"X\n\x1cRotateInstallationKeyRequest\x12\x38\n\x07purpose\x18\x01 \x01(\x0e\x32!.trien.v1.InstallationKey.PurposeB\x04\xe2\x41\x01\x02\"P\n\x1bListInstallationKeysRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\x1cListInstallationKeysResponse\x12\x34\n\x11installation_keys\x18\x01 \x03(\x0b\x32\x19.trien.v1.InstallationKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*K\n\x0fProtectionLevel\x12 \n\x1cPROTECTION_LEVEL_UNSPECIFIED\x10\x00\x12\t\n\x05TOKEN\x10\x01\x12\x0b\n\x07WRAPPED\x10\x02\x32\xaf\x05\n\nKeyService\x12<\n\tCreateKey\x12\x1a.trien.v1.CreateKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x36\n\x06GetKey\x12\x17.trien.v1.GetKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x01\x12G\n\x08ListKeys\x12\x19.trien.v1.ListKeysRequest\x1a\x1a.trien.v1.ListKeysResponse\"\x04\xc8\xda\x18\x01\x12>\n\nDisableKey\x12\x1b.trien.v1.DisableKeyRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12\x41\n\tEnableKey\x12\x1a.trien.v1.EnableKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12\x43\n\nDestroyKey\x12\x1b.trien.v1.DestroyKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12R\n\x14\x43\x61ncelKeyDestruction\x12%.trien.v1.CancelKeyDestructionRequest\x1a\r.trien.v1.Key\"\x04\xc8\xda\x18\x02\x12Y\n\x15RotateInstallationKey\x12&.trien.v1.RotateInstallationKeyRequest\x1a\x12.trien.v1.Proposal\"\x04\xc8\xda\x18\x03\x12k\n\x14ListInstallationKeys\x12%.trien.v1.ListInstallationKeysRequest\x1a&.trien.v1.ListInstallationKeysResponse\"\x04\xc8\xda\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTKEYSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTKEYSREQUEST'].fields_by_name['state']._loaded_options = None
+  _globals['_LISTKEYSREQUEST'].fields_by_name['state']._serialized_options = b'\342A\001\001'
   _globals['_DISABLEKEYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_DISABLEKEYREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\013\n\ttrien/Key'
   _globals['_ENABLEKEYREQUEST'].fields_by_name['name']._loaded_options = None
@@ -111,40 +113,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['RotateInstallationKey']._serialized_options = b'\310\332\030\003'
   _globals['_KEYSERVICE'].methods_by_name['ListInstallationKeys']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['ListInstallationKeys']._serialized_options = b'\310\332\030\001'
-  _globals['_PROTECTIONLEVEL']._serialized_start=1999
-  _globals['_PROTECTIONLEVEL']._serialized_end=2074
+  _globals['_PROTECTIONLEVEL']._serialized_start=2057
+  _globals['_PROTECTIONLEVEL']._serialized_end=2132
   _globals['_KEY']._serialized_start=218
-  _globals['_KEY']._serialized_end=732
+  _globals['_KEY']._serialized_end=748
   _globals['_KEY_STATE']._serialized_start=562
-  _globals['_KEY_STATE']._serialized_end=704
-  _globals['_CREATEKEYREQUEST']._serialized_start=734
-  _globals['_CREATEKEYREQUEST']._serialized_end=808
-  _globals['_GETKEYREQUEST']._serialized_start=810
-  _globals['_GETKEYREQUEST']._serialized_end=859
-  _globals['_LISTKEYSREQUEST']._serialized_start=861
-  _globals['_LISTKEYSREQUEST']._serialized_end=929
-  _globals['_LISTKEYSRESPONSE']._serialized_start=931
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1003
-  _globals['_DISABLEKEYREQUEST']._serialized_start=1005
-  _globals['_DISABLEKEYREQUEST']._serialized_end=1058
-  _globals['_ENABLEKEYREQUEST']._serialized_start=1060
-  _globals['_ENABLEKEYREQUEST']._serialized_end=1112
-  _globals['_DESTROYKEYREQUEST']._serialized_start=1114
-  _globals['_DESTROYKEYREQUEST']._serialized_end=1193
-  _globals['_CANCELKEYDESTRUCTIONREQUEST']._serialized_start=1195
-  _globals['_CANCELKEYDESTRUCTIONREQUEST']._serialized_end=1258
-  _globals['_INSTALLATIONKEY']._serialized_start=1261
-  _globals['_INSTALLATIONKEY']._serialized_end=1714
-  _globals['_INSTALLATIONKEY_PURPOSE']._serialized_start=1493
-  _globals['_INSTALLATIONKEY_PURPOSE']._serialized_end=1554
-  _globals['_INSTALLATIONKEY_STATE']._serialized_start=1556
-  _globals['_INSTALLATIONKEY_STATE']._serialized_end=1649
-  _globals['_ROTATEINSTALLATIONKEYREQUEST']._serialized_start=1716
-  _globals['_ROTATEINSTALLATIONKEYREQUEST']._serialized_end=1804
-  _globals['_LISTINSTALLATIONKEYSREQUEST']._serialized_start=1806
-  _globals['_LISTINSTALLATIONKEYSREQUEST']._serialized_end=1886
-  _globals['_LISTINSTALLATIONKEYSRESPONSE']._serialized_start=1888
-  _globals['_LISTINSTALLATIONKEYSRESPONSE']._serialized_end=1997
-  _globals['_KEYSERVICE']._serialized_start=2077
-  _globals['_KEYSERVICE']._serialized_end=2764
+  _globals['_KEY_STATE']._serialized_end=720
+  _globals['_CREATEKEYREQUEST']._serialized_start=750
+  _globals['_CREATEKEYREQUEST']._serialized_end=824
+  _globals['_GETKEYREQUEST']._serialized_start=826
+  _globals['_GETKEYREQUEST']._serialized_end=875
+  _globals['_LISTKEYSREQUEST']._serialized_start=877
+  _globals['_LISTKEYSREQUEST']._serialized_end=987
+  _globals['_LISTKEYSRESPONSE']._serialized_start=989
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1061
+  _globals['_DISABLEKEYREQUEST']._serialized_start=1063
+  _globals['_DISABLEKEYREQUEST']._serialized_end=1116
+  _globals['_ENABLEKEYREQUEST']._serialized_start=1118
+  _globals['_ENABLEKEYREQUEST']._serialized_end=1170
+  _globals['_DESTROYKEYREQUEST']._serialized_start=1172
+  _globals['_DESTROYKEYREQUEST']._serialized_end=1251
+  _globals['_CANCELKEYDESTRUCTIONREQUEST']._serialized_start=1253
+  _globals['_CANCELKEYDESTRUCTIONREQUEST']._serialized_end=1316
+  _globals['_INSTALLATIONKEY']._serialized_start=1319
+  _globals['_INSTALLATIONKEY']._serialized_end=1772
+  _globals['_INSTALLATIONKEY_PURPOSE']._serialized_start=1551
+  _globals['_INSTALLATIONKEY_PURPOSE']._serialized_end=1612
+  _globals['_INSTALLATIONKEY_STATE']._serialized_start=1614
+  _globals['_INSTALLATIONKEY_STATE']._serialized_end=1707
+  _globals['_ROTATEINSTALLATIONKEYREQUEST']._serialized_start=1774
+  _globals['_ROTATEINSTALLATIONKEYREQUEST']._serialized_end=1862
+  _globals['_LISTINSTALLATIONKEYSREQUEST']._serialized_start=1864
+  _globals['_LISTINSTALLATIONKEYSREQUEST']._serialized_end=1944
+  _globals['_LISTINSTALLATIONKEYSRESPONSE']._serialized_start=1946
+  _globals['_LISTINSTALLATIONKEYSRESPONSE']._serialized_end=2055
+  _globals['_KEYSERVICE']._serialized_start=2135
+  _globals['_KEYSERVICE']._serialized_end=2822
 # @@protoc_insertion_point(module_scope)

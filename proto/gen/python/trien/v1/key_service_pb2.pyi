@@ -75,6 +75,8 @@ class Key(_message.Message):
         """It may not be used, and is destroyed at destroy_time."""
         DESTROYED: Key._State.ValueType  # 6
         """Its private half exists no more."""
+        DESTROYING: Key._State.ValueType  # 7
+        """Its time came: it is being destroyed, and nothing keeps it any more."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a key stands."""
@@ -93,6 +95,8 @@ class Key(_message.Message):
     """It may not be used, and is destroyed at destroy_time."""
     DESTROYED: Key.State.ValueType  # 6
     """Its private half exists no more."""
+    DESTROYING: Key.State.ValueType  # 7
+    """Its time came: it is being destroyed, and nothing keeps it any more."""
 
     NAME_FIELD_NUMBER: _builtins.int
     KEY_TYPE_FIELD_NUMBER: _builtins.int
@@ -120,7 +124,7 @@ class Key(_message.Message):
 
     @_builtins.property
     def destroy_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is destroyed; absent unless its state is DESTROY_SCHEDULED."""
+        """When it is to be destroyed; absent unless its state is DESTROY_SCHEDULED, DESTROYING or DESTROYED."""
 
     def __init__(
         self,
@@ -200,19 +204,23 @@ class ListKeysRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at most, up to 100; 0 means 50."""
     page_token: _builtins.str
-    """The previous page's next_page_token."""
+    """The previous page's next_page_token, of the same state."""
+    state: Global___Key.State.ValueType
+    """Only keys in this state; unspecified means all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        state: Global___Key.State.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,7 +125,7 @@ class KeyServiceServicer:
 
     def DestroyKey(self, request, context):
         """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
-        then CancelKeyDestruction keeps it.
+        then CancelKeyDestruction keeps it. The proposal names the credentials and authorities that use the key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

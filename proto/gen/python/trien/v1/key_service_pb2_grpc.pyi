@@ -48,7 +48,7 @@ class KeyServiceStub:
     """Proposes to enable a disabled key."""
     DestroyKey: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.DestroyKeyRequest, _proposal_service_pb2.Proposal]
     """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
-    then CancelKeyDestruction keeps it.
+    then CancelKeyDestruction keeps it. The proposal names the credentials and authorities that use the key.
     """
     CancelKeyDestruction: _grpc.UnaryUnaryMultiCallable[_key_service_pb2.CancelKeyDestructionRequest, _key_service_pb2.Key]
     """Keeps a key whose destruction is scheduled: it becomes DISABLED."""
@@ -78,7 +78,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Proposes to enable a disabled key."""
     DestroyKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.DestroyKeyRequest, _proposal_service_pb2.Proposal]  # type: ignore[assignment]
     """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
-    then CancelKeyDestruction keeps it.
+    then CancelKeyDestruction keeps it. The proposal names the credentials and authorities that use the key.
     """
     CancelKeyDestruction: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CancelKeyDestructionRequest, _key_service_pb2.Key]  # type: ignore[assignment]
     """Keeps a key whose destruction is scheduled: it becomes DISABLED."""
@@ -141,7 +141,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_proposal_service_pb2.Proposal, _abc.Awaitable[_proposal_service_pb2.Proposal]]:
         """Proposes to destroy a key. When it is approved the key can be used no more, and after a delay it is destroyed; until
-        then CancelKeyDestruction keeps it.
+        then CancelKeyDestruction keeps it. The proposal names the credentials and authorities that use the key.
         """
 
     @_abc_1.abstractmethod
