@@ -251,7 +251,8 @@ class Enrolment(Record):
     """A person's way to a new authenticator of the same id.
 
     The enrolment code has two halves, of which the SHA-256 is kept, None until they were made: one operator alone never
-    has both. `encrypted_secret` is empty until it began, and then bound to the authenticator's name;
+    has both. `address` is where the whole code is sent, a mail address or telephone number; empty when the two operators
+    hand the halves over. `encrypted_secret` is empty until it began, and then bound to the authenticator's name;
     `confirmation_hash` is the SHA-256 of what binds the end of the enrolment to its beginning.
     """
 
@@ -262,6 +263,7 @@ class Enrolment(Record):
     digits: int
     hash_function: str
     replaces: str | None = None
+    address: str = ""
     proposer: str
     approver: str
     first_half_hash: bytes | None = None
@@ -611,6 +613,26 @@ class Approval(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SignatureUse(Record):
+    """That a signer's credential was used: written with the grant, for the signer to see.
+
+    Its name begins with the signer's and counts time backwards, so that the newest comes first.
+    """
+
+    table: ClassVar[str] = "signature_uses"
+    hot: ClassVar[bool] = True
+
+    signer: str
+    credential: str
+    client: str
+    approver: str
+    audit_entry: str
+    items: int
+    fingerprint: str
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrantedRequest(Record):
     """A request that was granted and so bound its `request_id` (P7); `name` is made of client, method and id.
 
@@ -698,6 +720,7 @@ HOT_RECORDS: tuple[type[Record], ...] = (
     Challenge,
     DeliveryCount,
     Approval,
+    SignatureUse,
     GrantedRequest,
     Lease,
     CertificateStatus,

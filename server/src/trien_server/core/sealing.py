@@ -25,6 +25,7 @@ from trien_server.core.records import (
     Lease,
     Notice,
     Record,
+    SignatureUse,
 )
 
 ENCODING_VERSION = 1
@@ -109,7 +110,13 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
     if sealed_on is None:
         return False
     match record:
-        case Approval(create_time=at) | AuditEntry(time=at) | Notice(create_time=at) | CertificateStatus(check_time=at):
+        case (
+            Approval(create_time=at)
+            | AuditEntry(time=at)
+            | SignatureUse(time=at)
+            | Notice(create_time=at)
+            | CertificateStatus(check_time=at)
+        ):
             return sealed_on == at.date()
         case Authorization(create_time=at, expire_time=end):
             return _within(at, sealed_on, end) and end - at <= LONGEST_AUTHORIZATION

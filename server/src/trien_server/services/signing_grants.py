@@ -16,7 +16,9 @@ from trien_server.core.records import (
     Authorization,
     AuthorizationState,
     GrantedRequest,
+    SignatureUse,
 )
+from trien_server.core.signature_uses import list_fingerprint, use_name
 from trien_server.services import granted_requests
 from trien_server.services.access import (
     require_approver,
@@ -215,12 +217,27 @@ class SigningGrants:
             )
         except NameTaken as taken:
             raise Stale from taken
+        ledger.insert(self._use(request, approval, entry.name, ledger.at))
         return GrantedWork(
             request=request,
             granted=granted,
             authorization=authorization,
             approval=approval,
             leaf_hash=leaf_hash(entry.leaf),
+        )
+
+    def _use(self, request: CheckedRequest, approval: Approval, audit_entry: str, at: datetime) -> SignatureUse:
+        signer = request.usable.signer.name
+        return SignatureUse(
+            name=use_name(signer, at=at, identifier=new_id(self._randomness)),
+            signer=signer,
+            credential=request.usable.credential.name,
+            client=request.client,
+            approver=approval.signer,
+            audit_entry=audit_entry,
+            items=len(request.items.authorized),
+            fingerprint=list_fingerprint(request.items.authorized),
+            time=at,
         )
 
     def _open(

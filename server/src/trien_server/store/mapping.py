@@ -93,6 +93,7 @@ INDEXES: tuple[Index, ...] = (
     Index("credential_clients", ("credential", "client", "name")),
     Index("authorizations", ("credential", "name")),
     Index("authorizations", ("client", "name")),
+    Index("signature_uses", ("signer", "name")),
     Index("audit_entries", ("subject", "subject_version")),
     Index("audit_entries", ("time",)),
 )

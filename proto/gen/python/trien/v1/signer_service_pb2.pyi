@@ -325,7 +325,9 @@ class Enrolment(_message.Message):
     """Where it stands."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """From when it can begin: a replacement waits, while the person is told on every known channel."""
+        """From when it can begin: that of a person who has or had an authenticator waits, while the person is told on every
+        known channel.
+        """
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -1094,12 +1096,19 @@ class BeginEnrolmentRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ONE_TIME_PASSWORD_FIELD_NUMBER: _builtins.int
+    one_time_password: _builtins.str
+    """Before start_time: a one-time password of an authenticator that the person has, or of the one that is replaced, as
+    its app shows it. With it the enrolment need not wait.
+    """
     def __init__(
         self,
+        *,
+        one_time_password: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["one_time_password", b"one_time_password"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

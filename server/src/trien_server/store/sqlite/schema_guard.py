@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "4b1338df3d55a8cff603607dfbaf012dfbd525b7bd50c8e951fb9de522bba4f8"
+FINGERPRINT = "08c2f4fdd0749bf8a8353480ad1310b5ec58dfb3cc92dacbd2713e423e16e0c9"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

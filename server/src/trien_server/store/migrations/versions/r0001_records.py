@@ -79,6 +79,7 @@ def upgrade() -> None:
     index("credential_clients", "credential", "client", "name")
     index("authorizations", "credential", "name")
     index("authorizations", "client", "name")
+    index("signature_uses", "signer", "name")
     index("audit_entries", "subject", "subject_version")
     index("audit_entries", "time")
 
@@ -125,6 +126,7 @@ def slow_records() -> None:
         integer("digits"),
         text("hash_function"),
         text("replaces", nullable=True),
+        text("address"),
         text("proposer"),
         text("approver"),
         blob("first_half_hash", nullable=True),
@@ -285,6 +287,17 @@ def hot_records() -> None:
         text("assurance"),
         text("authorizations"),
         integer("create_time"),
+    )
+    sealed_table(
+        "signature_uses",
+        text("signer"),
+        text("credential"),
+        text("client"),
+        text("approver"),
+        text("audit_entry"),
+        integer("items"),
+        text("fingerprint"),
+        integer("time"),
     )
     sealed_table(
         "granted_requests",
