@@ -34,7 +34,7 @@ def encoded(reason: str, domain: str = "trien", retry_after: float | None = None
 
 def test_there_is_one_class_per_reason_and_one_reason_per_class() -> None:
     assert set(_errors.REFUSALS) == set(REASONS)
-    assert len({refusal.__name__ for refusal in _errors.REFUSALS.values()}) == len(REASONS) == 30
+    assert len({refusal.__name__ for refusal in _errors.REFUSALS.values()}) == len(REASONS) == 40
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
@@ -57,7 +57,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
         if isinstance(value, type) and issubclass(value, TrienError)
     }
     assert drawn == actual
-    assert len(drawn) == 42
+    assert len(drawn) == 52
 
 
 @pytest.mark.parametrize("reason", REASONS)

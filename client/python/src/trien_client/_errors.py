@@ -6,7 +6,8 @@
     │   │   ├── InvalidDigest          INVALID_DIGEST
     │   │   ├── InvalidSignedAttributes  INVALID_SIGNED_ATTRIBUTES
     │   │   ├── AlgorithmMismatch      ALGORITHM_MISMATCH
-    │   │   └── TooManyDigests         TOO_MANY_DIGESTS
+    │   │   ├── TooManyDigests         TOO_MANY_DIGESTS
+    │   │   └── ApprovalNotValid       APPROVAL_NOT_VALID
     │   ├── Unauthenticated            UNAUTHENTICATED
     │   ├── PermissionDenied           PERMISSION_DENIED
     │   ├── AlreadyExists              ALREADY_EXISTS
@@ -25,6 +26,15 @@
     │   ├── DigestsNotAuthorized       DIGESTS_NOT_AUTHORIZED
     │   ├── CredentialDisabled         CREDENTIAL_DISABLED
     │   ├── CertificateNotValid        CERTIFICATE_NOT_VALID
+    │   ├── StateConflict              STATE_CONFLICT
+    │   ├── ProposalNotPending         PROPOSAL_NOT_PENDING
+    │   ├── OwnProposal                OWN_PROPOSAL
+    │   ├── LastOfRole                 LAST_OF_ROLE
+    │   ├── NotStricter                NOT_STRICTER
+    │   ├── CertificateRevoked         CERTIFICATE_REVOKED
+    │   ├── CertificateStatusUnknown   CERTIFICATE_STATUS_UNKNOWN
+    │   ├── RateLimitReached           RATE_LIMIT_REACHED
+    │   ├── EnrolmentNotPending        ENROLMENT_NOT_PENDING
     │   ├── RequestIdReused            REQUEST_ID_REUSED
     │   ├── DeadlineTooShort           DEADLINE_TOO_SHORT
     │   ├── Busy                       BUSY (retried)
@@ -115,6 +125,12 @@ class TooManyDigests(InvalidArgument):
     """More items than a request or the credential's policy allows."""
 
     reason = "TOO_MANY_DIGESTS"
+
+
+class ApprovalNotValid(InvalidArgument):
+    """The digest is not the proposal's, or the signature is not the caller's over it."""
+
+    reason = "APPROVAL_NOT_VALID"
 
 
 class Unauthenticated(Refusal):
@@ -230,6 +246,60 @@ class CertificateNotValid(Refusal):
     """The credential has no certificate, or it is not yet or no longer valid."""
 
     reason = "CERTIFICATE_NOT_VALID"
+
+
+class StateConflict(Refusal):
+    """The resource's state, or that of one it rests on, does not allow it."""
+
+    reason = "STATE_CONFLICT"
+
+
+class ProposalNotPending(Refusal):
+    """The proposal was decided, withdrawn or outdated, or its time is over."""
+
+    reason = "PROPOSAL_NOT_PENDING"
+
+
+class OwnProposal(Refusal):
+    """The proposal is the caller's own: another operator has to decide on it."""
+
+    reason = "OWN_PROPOSAL"
+
+
+class LastOfRole(Refusal):
+    """The last holder of a role cannot be taken away."""
+
+    reason = "LAST_OF_ROLE"
+
+
+class NotStricter(Refusal):
+    """What was asked for is not provably stricter: a second operator has to agree."""
+
+    reason = "NOT_STRICTER"
+
+
+class CertificateRevoked(Refusal):
+    """A certificate of the credential is revoked."""
+
+    reason = "CERTIFICATE_REVOKED"
+
+
+class CertificateStatusUnknown(Refusal):
+    """The credential's policy asks for a known revocation status, and it is not known."""
+
+    reason = "CERTIFICATE_STATUS_UNKNOWN"
+
+
+class RateLimitReached(Refusal):
+    """This client has as many calls a minute, or items at work, as it may; `retry_after` says when to try again."""
+
+    reason = "RATE_LIMIT_REACHED"
+
+
+class EnrolmentNotPending(Refusal):
+    """The enrolment has not begun, is over, or is another's."""
+
+    reason = "ENROLMENT_NOT_PENDING"
 
 
 class RequestIdReused(Refusal):

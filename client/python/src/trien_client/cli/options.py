@@ -96,7 +96,15 @@ Algorithm = Annotated[
 
 
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_EXAMPLES = {"credentials": "hoang-trinh-don-rsa", "signers": "hoang-trinh-don"}
+_EXAMPLES = {
+    "clients": "e-office",
+    "credentials": "hoang-trinh-don-rsa",
+    "keys": "hoang-trinh-don-2026",
+    "operators": "tran-thi-b",
+    "organizations": "ubnd-xa-phu-lam",
+    "proposals": "k7m2q9x4t8w3z6",
+    "signers": "hoang-trinh-don",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +203,7 @@ def present_activators(credential: "Credential") -> list[str]:
 
 
 def full_name(collection: str, name: str) -> str:
-    """Returns `name` with its collection: people may leave out `credentials/` or `signers/`.
+    """Returns `name` with its collection: people may leave out `credentials/`, `keys/` and so on.
 
     Raises `CommandError` when it cannot be a name there.
     """

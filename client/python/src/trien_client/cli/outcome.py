@@ -70,6 +70,16 @@ ADVICE: dict[str, str] = {
     "DIGESTS_NOT_AUTHORIZED": "Sign exactly what was approved, in the same order.",
     "CREDENTIAL_DISABLED": "Ask your security officer why the credential is disabled.",
     "CERTIFICATE_NOT_VALID": "Ask your registration officer for a new certificate.",
+    "CERTIFICATE_REVOKED": "Ask your registration officer for a new certificate.",
+    "CERTIFICATE_STATUS_UNKNOWN": "Try again later; if it goes on, tell your security officer.",
+    "STATE_CONFLICT": "Look at what it is now (… show), and at what rests on it.",
+    "PROPOSAL_NOT_PENDING": "Look at what became of it: trien proposals show.",
+    "OWN_PROPOSAL": "Ask another operator to decide; you can withdraw it: trien proposals cancel.",
+    "APPROVAL_NOT_VALID": "Read the proposal again: trien proposals show.",
+    "LAST_OF_ROLE": "First give the role to another operator.",
+    "NOT_STRICTER": "Propose it instead, for a second operator to agree.",
+    "RATE_LIMIT_REACHED": "Try again later, or in smaller parts.",
+    "ENROLMENT_NOT_PENDING": "Ask your registration officer for a new enrolment.",
     "REQUEST_ID_REUSED": "Start again; a new request gets a new id.",
     "DEADLINE_TOO_SHORT": "Give more time with --timeout.",
     "BUSY": "Try again in a moment.",
@@ -80,6 +90,16 @@ ADVICE: dict[str, str] = {
     "INTERNAL": "Tell your administrator, with the request's id.",
 }
 """What a person can do about each reason of the API."""
+
+OFFICER_ADVICE: dict[str, str] = {
+    "UNAUTHENTICATED": "Check the certificate and key that you call with.",
+    "PERMISSION_DENIED": "Check the name, and what your roles allow: trien access show.",
+    "CERTIFICATE_NOT_VALID": "Check the certificate's dates and chain.",
+    "CERTIFICATE_REVOKED": "Renew the credential with a new certificate.",
+    "CREDENTIAL_DISABLED": "Look at the state of the credential, its key and its signer.",
+    "BUSY": "Try again in a moment.",
+}
+"""The same, for who administers."""
 
 MEANS_ADVICE = {
     "ocra": "Each call asks a question of its own: approve again, and answer the new one.",
@@ -95,6 +115,7 @@ _FIELD_ADVICE = {
 
 _UNAVAILABLE_REASONS = {
     "BUSY",
+    "RATE_LIMIT_REACHED",
     "HSM_UNAVAILABLE",
     "STORE_UNAVAILABLE",
     "CLOCK_NOT_TRUSTED",
@@ -112,14 +133,20 @@ class CommandError(Exception):
 
 
 @contextmanager
-def reported(output: OutputFormat) -> Iterator[None]:
-    """Turns what goes wrong inside into one line on the standard error and an exit code; never a traceback."""
+def reported(output: OutputFormat, *, officer: bool = False) -> Iterator[None]:
+    """Turns what goes wrong inside into one line on the standard error and an exit code; never a traceback.
+
+    With `officer` the advice is for who administers.
+    """
     from trien_client._errors import TrienError
 
     try:
         yield
     except TrienError as error:
-        fail(output, describe(error))
+        failure = describe(error)
+        if officer:
+            failure.advice = OFFICER_ADVICE.get(failure.reason, failure.advice)
+        fail(output, failure)
     except CommandError as error:
         fail(
             output, Failure("USAGE" if error.exit_code is ExitCode.USAGE else "FAILED", str(error), "", error.exit_code)
