@@ -120,6 +120,7 @@ def check_approvals(evidence: Evidence) -> Iterator[Violation]:
         for approval in approvals.values()
         if approval.name not in challenged
     )
+    values.update(_accepted_elsewhere(evidence))
     for (authenticator, value), count in values.items():
         if count > 1:
             yield Violation(Broken.VALUE_TWICE, f"{authenticator} at {value}: {count} approvals")
@@ -137,6 +138,19 @@ def check_approvals(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Broken.REPLAY_MEMORY, f"{state.name}: next {state.next_value}, accepted {sorted(accepted)}")
     for authenticator in {authenticator for authenticator, _ in values} - set(evidence.of(AuthenticatorState)):
         yield Violation(Broken.REPLAY_MEMORY, f"{authenticator} has none")
+
+
+def _accepted_elsewhere(evidence: Evidence) -> Iterator[tuple[str, int]]:
+    """Returns the steps and counters that were accepted for something else than an approval, such as an enrolment.
+
+    The entries of one act have one time.
+    """
+    acts = set()
+    for entry in evidence.of(AuditEntry).values():
+        details = evidence.details(entry)
+        if "acceptedValue" in details:
+            acts.add((entry.time, str(details["authenticator"]), int(details["acceptedValue"])))
+    return ((authenticator, value) for _, authenticator, value in acts)
 
 
 def _challenges_answered(evidence: Evidence) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from trien_server.core.records import (
     ClientAttempts,
     Credential,
     CredentialClient,
+    CredentialState,
     GrantedRequest,
     Key,
     KeyState,
@@ -85,7 +87,11 @@ def switch(world: World, kind: type[Record], name: str, state: object) -> None:
 
 
 def switched(kind: type[Record], name: str, reason: type[errors.Refusal], *, named: bool = True) -> Case:
-    on, off = (KeyState.ENABLED, KeyState.DISABLED) if kind is Key else (State.ENABLED, State.DISABLED)
+    states: dict[type[Record], tuple[StrEnum, StrEnum]] = {
+        Key: (KeyState.ENABLED, KeyState.DISABLED),
+        Credential: (CredentialState.ENABLED, CredentialState.SUSPENDED),
+    }
+    on, off = states.get(kind, (State.ENABLED, State.DISABLED))
     return Case(
         happens=lambda world, _: switch(world, kind, name, off),
         reason=reason,

@@ -14,6 +14,7 @@ from trien.v1 import (
     credential_service_pb2,
     key_service_pb2,
     organization_service_pb2,
+    proposal_service_pb2,
     signer_service_pb2,
     signing_service_pb2,
 )
@@ -34,6 +35,7 @@ SERVICES: tuple[str, ...] = tuple(
         signer_service_pb2,
         organization_service_pb2,
         access_service_pb2,
+        proposal_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )

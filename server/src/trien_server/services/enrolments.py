@@ -322,7 +322,10 @@ class ConfirmEnrolment:
                 first_half_hash=None,
                 second_half_hash=None,
             )
-            return Change(kind="authenticator_enrolled", slow=[made, completed], hot=[] if state is None else [state])
+            if state is None:
+                return Change(kind="authenticator_enrolled", slow=[made, completed])
+            accepted_value = {"authenticator": made.name, "acceptedValue": state.next_value - 1}
+            return Change(kind="authenticator_enrolled", slow=[made, completed], hot=[state], details=accepted_value)
 
         self._changes.make(principal.name, prepare, deadline=deadline)
         if refusal is not None:
