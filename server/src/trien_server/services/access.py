@@ -57,17 +57,27 @@ def require_organization(view: TrustedView, limited: Operator | Client, organiza
 
 
 def is_within(view: TrustedView, limits: tuple[str, ...], organization: str) -> bool:
-    """Tells whether an organization is one of the limits, or below one of them; no limits are no limit."""
+    """Tells whether an organization is one of the limits, or below one of them; no limits are no limit.
+
+    One that does not exist is within none.
+    """
     if not limits:
         return True
+    found = view.get(Organization, organization)
     seen: set[str] = set()
-    above: str | None = organization
-    while above is not None and above not in seen:
-        if above in limits:
+    while found is not None and found.name not in seen:
+        if found.name in limits:
             return True
-        seen.add(above)
-        above = view.require(Organization, above).parent
+        seen.add(found.name)
+        found = None if found.parent is None else view.require(Organization, found.parent)
     return False
+
+
+def exists_at(organization: Organization, at: datetime) -> bool:
+    """Tells whether an organization has begun and not ended."""
+    begun = organization.start_time is None or organization.start_time <= at
+    over = organization.end_time is not None and organization.end_time <= at
+    return begun and not over
 
 
 def credential_client_name(credential: str, client: str) -> str:
@@ -120,8 +130,8 @@ def reference_of(key: Key) -> KeyReference:
 def require_usable(view: TrustedView, credential: Credential, *, at: datetime) -> UsableCredential:
     """Returns the credential with its key and signer.
 
-    Raises `CredentialDisabled` unless all three are enabled and the key is for signing,
-    `CertificateNotValid` by the chain's dates.
+    Raises `CredentialDisabled` unless all three are enabled, the key is for signing and the signer's organization
+    exists now, `CertificateNotValid` by the chain's dates.
     """
     key = view.require(Key, credential.key)
     signer = view.require(Signer, credential.signer)
@@ -129,6 +139,8 @@ def require_usable(view: TrustedView, credential: Credential, *, at: datetime) -
         raise CredentialDisabled("The credential or its signer is not enabled.")
     if key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
         raise CredentialDisabled("The credential's key is not enabled.")
+    if not exists_at(view.require(Organization, signer.organization), at):
+        raise CredentialDisabled("The signer's organization has ended or not begun.")
     assert_valid_at(credential.certificate_chain, at)
     return UsableCredential(credential=credential, key=key, signer=signer)
 

@@ -1,8 +1,9 @@
 """The two-person rule (P9): what is proposed, and what a second operator's approval carries out."""
 
+import contextlib
 import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -25,7 +26,7 @@ from trien_server.core.ports import Clock, Randomness
 from trien_server.core.principal import Principal
 from trien_server.core.records import Operator, Proposal, ProposalState, Record, State
 from trien_server.core.roles import may
-from trien_server.services.access import require_operator
+from trien_server.services.access import require_operator, require_organization
 from trien_server.services.changes import Change, Changes, describe
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
@@ -58,7 +59,8 @@ class Plan(Generic[C]):
     `make` checks the command against what is in force and raises the refusal of the first fault; it is called when the
     change is proposed and again when it is carried out, and both times it has to come to the same change, but for
     the fields in `set_on_approval`. `done` is called after the change is in force, once or not at all (a crash): what
-    it begins has to be found again from the records.
+    it begins has to be found again from the records. `concerns` returns the organizations that a command is about: an
+    operator who is limited to others neither proposes it nor decides on it.
     """
 
     method: str
@@ -66,6 +68,13 @@ class Plan(Generic[C]):
     make: Callable[[TrustedView, C, Agreement], Change]
     set_on_approval: frozenset[str] = frozenset()
     done: Callable[[Sequence[Record]], None] | None = None
+    concerns: Callable[[TrustedView, C], Iterable[str]] | None = None
+
+    def require_within(self, view: TrustedView, operator: Operator, command: C) -> None:
+        """Raises `PermissionDenied` when the operator is limited to other organizations than the command is about."""
+        if self.concerns is not None and operator.organizations:
+            for organization in self.concerns(view, command):
+                require_organization(view, operator, organization)
 
 
 class Proposals:
@@ -97,7 +106,9 @@ class Proposals:
         """
 
         def key_hash_of(view: TrustedView) -> bytes:
-            return require_operator(view, principal, method).public_key_hash
+            operator = require_operator(view, principal, method)
+            self._plans[method].require_within(view, operator, command)
+            return operator.public_key_hash
 
         return self._enter(principal.name, key_hash_of, method, command, deadline=deadline)
 
@@ -247,8 +258,7 @@ class Proposals:
             raise AssertionError("a change was made without being prepared")
         return ended
 
-    @staticmethod
-    def _decidable(view: TrustedView, principal: Principal, name: str, at: datetime) -> tuple[Proposal, Operator]:
+    def _decidable(self, view: TrustedView, principal: Principal, name: str, at: datetime) -> tuple[Proposal, Operator]:
         """Returns a pending proposal and the operator who may decide on it."""
         operator = require_operator(view, principal, "ProposalService.ApproveProposal")
         proposal = view.get(Proposal, name)
@@ -258,6 +268,10 @@ class Proposals:
         own_key = hmac.compare_digest(operator.public_key_hash, proposal.proposer_key_hash)
         if operator.name == proposal.proposer or own_key:
             raise OwnProposal
+        plan = self._plans.get(proposal.method)
+        if plan is not None:
+            with contextlib.suppress(ValueError):  # An earlier version made it: an approval finds it outdated.
+                plan.require_within(view, operator, from_json(plan.command, json.loads(proposal.content)))
         return proposal, operator
 
     def _change_of(
@@ -267,13 +281,16 @@ class Proposals:
         plan = self._plans.get(proposal.method)
         if plan is None:
             return None, "this server has no such method"
-        if proposal.proposer != HOST:
-            proposer = view.get(Operator, proposal.proposer)
-            if proposer is None or proposer.state is not State.ENABLED or not may(proposer.roles, proposal.method):
-                return None, "its proposer may no longer propose it"
+        proposer = None if proposal.proposer == HOST else view.get(Operator, proposal.proposer)
+        if proposal.proposer != HOST and (
+            proposer is None or proposer.state is not State.ENABLED or not may(proposer.roles, proposal.method)
+        ):
+            return None, "its proposer may no longer propose it"
         agreement = Agreement(proposer=proposal.proposer, approver=approver.name, at=at)
         try:
             command = from_json(plan.command, json.loads(proposal.content))
+            if proposer is not None:
+                plan.require_within(view, proposer, command)
             change = plan.make(view, command, agreement)
         except (HsmUnavailable, StoreUnavailable, RecordNotTrusted):
             raise

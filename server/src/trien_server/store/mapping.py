@@ -81,6 +81,8 @@ INDEXES: tuple[Index, ...] = (
     Index("operators", ("public_key_hash", "name")),
     Index("enrolments", ("first_half_hash", "name")),
     Index("enrolments", ("signer", "name")),
+    Index("organizations", ("parent", "name")),
+    Index("signers", ("organization", "name")),
     Index("keys", ("state", "name")),
     Index("credentials", ("key", "name")),
     Index("credentials", ("signer", "name")),

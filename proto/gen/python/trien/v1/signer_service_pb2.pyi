@@ -470,19 +470,25 @@ class ListSignersRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORGANIZATION_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most, up to 100; 0 means 50."""
+    """How many at most, up to 100; 0 means 50. There can be fewer and a next page nevertheless, for an operator who is
+    limited to organizations.
+    """
     page_token: _builtins.str
     """The previous page's next_page_token."""
+    organization: _builtins.str
+    """Only the signers of this organization (`organizations/{organization}`), not of those below it; empty: all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        organization: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["organization", b"organization", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -576,8 +582,13 @@ class ImportSignersResponse(_message.Message):
 
     SIGNER_COUNT_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
+    UNCHANGED_COUNT_FIELD_NUMBER: _builtins.int
     signer_count: _builtins.int
     """How many signers were entered, or would be."""
+    unchanged_count: _builtins.int
+    """How many lines name signers that exist with just these values: nothing is changed about them, so a file can be
+    imported again when an answer was lost.
+    """
     @_builtins.property
     def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportFault]:
         """What is wrong; nothing was entered unless it is empty. At most 1,000."""
@@ -587,10 +598,11 @@ class ImportSignersResponse(_message.Message):
         *,
         signer_count: _builtins.int = ...,
         faults: _abc.Iterable[Global___ImportFault] | None = ...,
+        unchanged_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults", "signer_count", b"signer_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults", "signer_count", b"signer_count", "unchanged_count", b"unchanged_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

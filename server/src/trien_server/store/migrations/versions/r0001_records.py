@@ -67,6 +67,8 @@ def upgrade() -> None:
     index("operators", "public_key_hash", "name")
     index("enrolments", "first_half_hash", "name")
     index("enrolments", "signer", "name")
+    index("organizations", "parent", "name")
+    index("signers", "organization", "name")
     index("keys", "state", "name")
     index("credentials", "key", "name")
     index("credentials", "signer", "name")
