@@ -38,6 +38,7 @@ def authorization(name: str = "a", **changes: object) -> Authorization:
     made = Authorization(
         name=f"credentials/c/authorizations/{name}",
         credential="credentials/c",
+        key="keys/c",
         client="clients/office",
         approver=None,
         algorithm=SignatureAlgorithm.RSA_PSS_SHA256,

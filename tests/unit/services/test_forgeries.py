@@ -66,6 +66,7 @@ def test_a_leaked_day_key_makes_no_approvals_of_later_days(world: World, days: i
         authorization = Authorization(
             name=name,
             credential=P256,
+            key="keys/chair-p256",
             client=OFFICE.name,
             approver=CHAIR,
             algorithm=SignatureAlgorithm.ECDSA_P256_SHA256,

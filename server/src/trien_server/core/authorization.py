@@ -36,6 +36,17 @@ def assert_pending(authorization: Authorization, *, at: datetime) -> None:
         raise AuthorizationExpired(f"{authorization.name} has expired.", metadata=details)
 
 
+def assert_key(authorization: Authorization, key: str) -> None:
+    """Raises `AuthorizationExpired`, with its name, unless it is about the key that the credential has now.
+
+    A person decided on signatures of one key: when the credential is renewed with another, nothing goes over to it.
+    """
+    if authorization.key != key:
+        message = f"{authorization.name} ended: the credential was renewed with another key."
+        details = {"authorization": authorization.name, "state": str(authorization.state)}
+        raise AuthorizationExpired(message, metadata=details)
+
+
 def deny(authorization: Authorization, *, at: datetime) -> Authorization:
     """Returns the authorization as denied. Raises as `approve`."""
     assert_pending(authorization, at=at)

@@ -536,13 +536,15 @@ class Authorization(Record):
 
     `digests` are in order; `used` has a byte a position, 0 or 1; `signed_digests` holds for each used
     position the digest that was signed (the attributes' for SIGNED_ATTRIBUTES), empty before. `title` is
-    what the client calls it: shown to the person as the client's words, and no more.
+    what the client calls it: shown to the person as the client's words, and no more. `key` is the credential's when it
+    was asked for: a decision is one about signatures of this key, and ends when the credential gets another.
     """
 
     table: ClassVar[str] = "authorizations"
     hot: ClassVar[bool] = True
 
     credential: str
+    key: str
     client: str
     approver: str | None
     algorithm: SignatureAlgorithm

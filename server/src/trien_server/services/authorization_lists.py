@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from trien_server.core.authorization import assert_pending
+from trien_server.core.authorization import assert_key, assert_pending
 from trien_server.core.errors import (
     CertificateNotValid,
     CredentialDisabled,
@@ -59,6 +59,7 @@ def require_list(
                 raise PermissionDenied
             require_approver(view, credential, signer, field="one_time_password.signer", at=at)
             assert_pending(authorization, at=at)
+            assert_key(authorization, credential.key)
     return authorizations
 
 

@@ -68,7 +68,7 @@ class CreateAuthorization:
     ) -> Authorization:
         at = self._clock.now()
 
-        def prepare(view: TrustedView) -> tuple[TrustedView, SignatureScheme, bytes, Authorization | None]:
+        def prepare(view: TrustedView) -> tuple[TrustedView, str, SignatureScheme, bytes, Authorization | None]:
             credential = require_credential(
                 view, principal, command.credential, "AuthorizationService.CreateAuthorization"
             )
@@ -79,9 +79,9 @@ class CreateAuthorization:
             if command.approver is not None:
                 require_approver(view, credential, command.approver, field="authorization.approver", at=at)
             content = _content(principal.name, command, scheme, lifetime)
-            return view, scheme, content, self._made_before(view, principal, command, content)
+            return view, usable.key.name, scheme, content, self._made_before(view, principal, command, content)
 
-        view, scheme, content, made = self._transactions.read(prepare)
+        view, key, scheme, content, made = self._transactions.read(prepare)
         if made is not None:
             return made
 
@@ -90,6 +90,7 @@ class CreateAuthorization:
             authorization = Authorization(
                 name=f"{command.credential}/authorizations/{new_id(self._randomness)}",
                 credential=command.credential,
+                key=key,
                 client=principal.name,
                 approver=command.approver,
                 algorithm=command.algorithm,

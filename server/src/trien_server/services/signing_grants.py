@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from trien_server.core.audit import leaf_hash
-from trien_server.core.authorization import match_positions, use
+from trien_server.core.authorization import assert_key, match_positions, use
 from trien_server.core.errors import ActivationDataRejected, PermissionDenied, Refusal, RequestIdReused
 from trien_server.core.items import MOST_ITEMS, Item, SignatureScheme, prepare_items
 from trien_server.core.ports import NameTaken, Randomness, VersionConflict
@@ -266,6 +266,7 @@ class SigningGrants:
         self, view: TrustedView, request: CheckedRequest, authorization: Authorization, at: datetime
     ) -> Approval:
         """Returns the approval that names the authorization, of a person who still may activate the credential."""
+        assert_key(authorization, request.usable.key.name)
         if authorization.approval is None:
             raise self._seals.distrust(Authorization.table, authorization.name, "it is approved by nothing")
         approval = view.require(Approval, authorization.approval)
@@ -280,6 +281,7 @@ class SigningGrants:
         return Authorization(
             name=approval.authorizations[0],
             credential=request.usable.credential.name,
+            key=request.usable.key.name,
             client=request.client,
             approver=approval.signer,
             algorithm=request.scheme.algorithm,

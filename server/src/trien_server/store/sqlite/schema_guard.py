@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "0091c1c4ac86359b231be3a3faaffc5a56cd20e2112b53bd4020550be86a6d92"
+FINGERPRINT = "45d1514cd41683885beccaec828d48a263c45f35ade278bac961111d499a53e8"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

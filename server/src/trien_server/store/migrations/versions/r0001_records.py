@@ -253,6 +253,7 @@ def hot_records() -> None:
     sealed_table(
         "authorizations",
         text("credential"),
+        text("key"),
         text("client"),
         text("approver", nullable=True),
         text("algorithm"),
