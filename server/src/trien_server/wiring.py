@@ -66,13 +66,14 @@ from trien_server.services.keys import CreateKey, GetKey, KeyGeneration, ListKey
 from trien_server.services.leases import Leases
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.organizations import CreateOrganization, GetOrganization
-from trien_server.services.proposals import GetProposal, ListProposals, Proposals
+from trien_server.services.proposals import Proposals
 from trien_server.services.read_authorizations import (
     FetchActivationData,
     GetAuthorization,
     ListAuthorizations,
     WaitAuthorization,
 )
+from trien_server.services.read_proposals import GetProposal, ListProposals
 from trien_server.services.seals import Seals
 from trien_server.services.send_one_time_password import SendOneTimePassword
 from trien_server.services.sign_digests import SignDigests

@@ -14,7 +14,8 @@ from trien_server.rpc import translate
 from trien_server.rpc.calls import Calls
 from trien_server.services.deadline import Deadline
 from trien_server.services.paging import Page
-from trien_server.services.proposals import GetProposal, ListProposals, Proposals
+from trien_server.services.proposals import Proposals
+from trien_server.services.read_proposals import GetProposal, ListProposals
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ from trien.v1 import (
 from trien_server.rpc.admission import Admission
 from trien_server.rpc.health import Health
 
+_LARGEST_ANSWER = 2 * 1024 * 1024
+"""A proposal's statement has up to 1 MiB (services/proposals.py), also where requests have to be smaller."""
 _OUTCOME_SECONDS = 5.0
 """How long a stop waits for calls that were cancelled when their time was over."""
 
@@ -150,7 +152,7 @@ def _options(limits: Limits, *, shared_ports: bool) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", int(shared_ports)),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
         ("grpc.max_receive_message_length", limits.message_size),
-        ("grpc.max_send_message_length", limits.message_size),
+        ("grpc.max_send_message_length", max(limits.message_size, _LARGEST_ANSWER)),
         ("grpc.max_metadata_size", limits.metadata_size),
         ("grpc.max_connection_age_ms", limits.connection_age * 1000),
         ("grpc.max_connection_age_grace_ms", 120_000),

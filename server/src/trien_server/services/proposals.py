@@ -14,10 +14,17 @@ from trien_server.core.approval import approval_text, statement_digest, verify_a
 from trien_server.core.content import canonical, from_json, to_json
 from trien_server.core.errors import (
     ApprovalNotValid,
+    Busy,
+    ClockNotTrusted,
+    DeadlineTooShort,
+    DeliveryFailed,
+    DeliveryLimitReached,
     HsmUnavailable,
+    InvalidArgument,
     OwnProposal,
     PermissionDenied,
     ProposalNotPending,
+    RateLimitReached,
     RecordNotTrusted,
     Refusal,
     StoreUnavailable,
@@ -30,7 +37,6 @@ from trien_server.services.access import require_operator, require_organization
 from trien_server.services.changes import Change, Changes, describe
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
-from trien_server.services.paging import Page, page_of
 from trien_server.services.texts import parse_title
 from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
@@ -39,6 +45,22 @@ LIFETIME = timedelta(days=7)
 """How long a proposal can be approved."""
 HOST = "host"
 """The proposer when the server's own command line proposes: who has the server, its database and the token's PIN."""
+
+LARGEST_STATEMENT = 1024 * 1024
+"""How many bytes a statement has at most: an answer holds it whole, and a person has to read it."""
+
+_PASSING: tuple[type[Refusal], ...] = (
+    Busy,
+    ClockNotTrusted,
+    DeadlineTooShort,
+    DeliveryFailed,
+    DeliveryLimitReached,
+    HsmUnavailable,
+    RateLimitReached,
+    RecordNotTrusted,
+    StoreUnavailable,
+)
+"""What says nothing of the proposal: it stays pending, and the approval may come again."""
 
 C = TypeVar("C")
 
@@ -146,6 +168,8 @@ class Proposals:
                     "changes": _described(view, change, plan.set_on_approval),
                 }
             )
+            if len(statement.encode()) > LARGEST_STATEMENT:
+                raise InvalidArgument("statement", "it is too much for one proposal: propose it in smaller parts")
             entered = Proposal(
                 name=name,
                 method=method,
@@ -180,7 +204,7 @@ class Proposals:
         def prepare(view: TrustedView) -> list[Change]:
             nonlocal decided, executed
             at = self._clock.now()
-            proposal, operator = self._decidable(view, principal, name, at)
+            proposal, operator = self._decidable(view, principal, name, "ProposalService.ApproveProposal", at)
             if not hmac.compare_digest(digest, proposal.digest):
                 raise ApprovalNotValid("digest", "it is not this proposal's")
             try:
@@ -219,7 +243,8 @@ class Proposals:
         said = parse_title(reason, field="reason", required=False)
 
         def prepare(view: TrustedView) -> tuple[Proposal, str]:
-            return self._decidable(view, principal, name, self._clock.now())[0], said
+            method = "ProposalService.RejectProposal"
+            return self._decidable(view, principal, name, method, self._clock.now())[0], said
 
         return self._end(principal, prepare, ProposalState.REJECTED, deadline=deadline)
 
@@ -258,15 +283,19 @@ class Proposals:
             raise AssertionError("a change was made without being prepared")
         return ended
 
-    def _decidable(self, view: TrustedView, principal: Principal, name: str, at: datetime) -> tuple[Proposal, Operator]:
-        """Returns a pending proposal and the operator who may decide on it."""
-        operator = require_operator(view, principal, "ProposalService.ApproveProposal")
+    def _decidable(
+        self, view: TrustedView, principal: Principal, name: str, method: str, at: datetime
+    ) -> tuple[Proposal, Operator]:
+        """Returns a pending proposal and the operator who may decide on it by a method."""
+        operator = require_operator(view, principal, method)
         proposal = view.get(Proposal, name)
         if proposal is None or not may(operator.roles, proposal.method):
             raise PermissionDenied
         _require_pending(proposal, at)
-        own_key = hmac.compare_digest(operator.public_key_hash, proposal.proposer_key_hash)
-        if operator.name == proposal.proposer or own_key:
+        # Also not through another account of a key that the proposer had then, or has now.
+        proposer = None if proposal.proposer == HOST else view.get(Operator, proposal.proposer)
+        keys = {proposal.proposer_key_hash, *(() if proposer is None else (proposer.public_key_hash,))}
+        if operator.name == proposal.proposer or operator.public_key_hash in keys:
             raise OwnProposal
         plan = self._plans.get(proposal.method)
         if plan is not None:
@@ -292,7 +321,7 @@ class Proposals:
             if proposer is not None:
                 plan.require_within(view, proposer, command)
             change = plan.make(view, command, agreement)
-        except (HsmUnavailable, StoreUnavailable, RecordNotTrusted):
+        except _PASSING:
             raise
         except Refusal as refusal:
             return None, f"{refusal.reason}: {refusal.message}"
@@ -302,43 +331,6 @@ class Proposals:
         if json.loads(canonical({"": _described(view, change, plan.set_on_approval)}))[""] != expected:
             return None, "what it would change has changed"
         return change, ""
-
-
-class GetProposal:
-    """Reads proposals."""
-
-    def __init__(self, *, transactions: Transactions) -> None:
-        self._transactions = transactions
-
-    def __call__(self, principal: Principal, name: str) -> Proposal:
-        """Returns it. Raises `PermissionDenied`."""
-
-        def work(view: TrustedView) -> Proposal:
-            require_operator(view, principal, "ProposalService.GetProposal")
-            proposal = view.get(Proposal, name)
-            if proposal is None:
-                raise PermissionDenied
-            return proposal
-
-        return self._transactions.read(work)
-
-
-class ListProposals:
-    """Lists proposals."""
-
-    def __init__(self, *, transactions: Transactions) -> None:
-        self._transactions = transactions
-
-    def __call__(self, principal: Principal, *, state: ProposalState | None, page: Page) -> tuple[list[Proposal], str]:
-        """Returns a page by name, of one state or all, and the token of the next or "". Raises `PermissionDenied`."""
-
-        def work(view: TrustedView) -> tuple[list[Proposal], str]:
-            require_operator(view, principal, "ProposalService.ListProposals")
-            equal = {} if state is None else {"state": state}
-            shown, token = page_of(view.find(Proposal, limit=page.size + 1, after=page.after, **equal), page)
-            return list(shown), token
-
-        return self._transactions.read(work)
 
 
 def _require_pending(proposal: Proposal, at: datetime) -> None:
