@@ -86,6 +86,10 @@ class TokenSection(_Section):
     sessions: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None, description="How many sessions sign at once; by default one a processor."
     )
+    unwrapped_keys: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=256,
+        description="How many wrapped keys a process keeps open in the token; beyond it the least recently used go.",
+    )
     softhsm_configuration_file: Path | None = Field(
         default=None, description="For SoftHSM alone: its softhsm2.conf, handed on as SOFTHSM2_CONF."
     )

@@ -62,7 +62,10 @@ from trien_server.services.enrolments import (
 )
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.installation import CheckStart, CreateInstallation
-from trien_server.services.keys import CreateKey, GetKey, KeyGeneration, ListKeys
+from trien_server.services.key_destruction import KeyDestruction
+from trien_server.services.key_generation import CreateKey, KeyGeneration
+from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey, DisableKey, EnableKey
+from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.organizations import CreateOrganization, GetOrganization
@@ -175,7 +178,27 @@ class UseCases:
             randomness=randomness,
             report=report,
         )
-        self.create_key = CreateKey(changes=changes, generation=self.key_generation, clock=clock, randomness=randomness)
+        self.key_destruction = KeyDestruction(
+            hsm=hsm,
+            transactions=transactions,
+            changes=changes,
+            # A holder of its own: it and the generation of keys wait for each other, too.
+            leases=Leases(transactions=transactions, randomness=randomness, report=report),
+            clock=clock,
+            report=report,
+        )
+        self.create_key = CreateKey(
+            changes=changes,
+            transactions=transactions,
+            generation=self.key_generation,
+            hsm=hsm,
+            clock=clock,
+            randomness=randomness,
+        )
+        self.disable_key = DisableKey(changes=changes)
+        self.enable_key = EnableKey(transactions=transactions, proposals=proposals)
+        self.destroy_key = DestroyKey(transactions=transactions, proposals=proposals)
+        self.cancel_key_destruction = CancelKeyDestruction(changes=changes)
         self.get_key = GetKey(transactions=transactions)
         self.list_keys = ListKeys(transactions=transactions)
         self.create_credential = CreateCredential(proposals=proposals)
@@ -236,7 +259,16 @@ def build_grpc_server(
         list_=use.list_credentials,
         generate_signing_request=use.generate_signing_request,
     )
-    keys = KeyServicer(calls=calls, create=use.create_key, get=use.get_key, list_=use.list_keys)
+    keys = KeyServicer(
+        calls=calls,
+        create=use.create_key,
+        get=use.get_key,
+        list_=use.list_keys,
+        disable=use.disable_key,
+        enable=use.enable_key,
+        destroy=use.destroy_key,
+        cancel_destruction=use.cancel_key_destruction,
+    )
     signers = SignerServicer(
         calls=calls,
         create=use.create_signer,
@@ -356,6 +388,7 @@ class Instance:
                 token_label=config.token.label,
                 token_serial=config.token.serial,
                 sessions=config.token.sessions,
+                unwrapped_keys=config.token.unwrapped_keys,
                 reopen_interval=_REOPEN_SECONDS if self._others_may_write() else None,
                 report=self.report,
             )
@@ -436,6 +469,7 @@ class Server:
     def start(self) -> None:
         """Begins to serve."""
         self._instance.use.key_generation.start()
+        self._instance.use.key_destruction.start()
         self.grpc.start()
         self.grpc.set_serving(True)
         self._watch.start()
@@ -452,6 +486,7 @@ class Server:
             if thread.ident is not None:
                 thread.join()
         self._instance.use.key_generation.stop()
+        self._instance.use.key_destruction.stop()
         self._instance.close()
 
     def _keep_beating(self) -> None:

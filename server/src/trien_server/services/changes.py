@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from trien_server.core.errors import AlreadyExists
-from trien_server.core.ports import NameTaken, VersionConflict
+from trien_server.core.ports import NameTaken, R, VersionConflict
 from trien_server.core.records import Record
 from trien_server.services.deadline import Deadline
 from trien_server.services.seals import Seals
@@ -83,6 +83,21 @@ class Changes:
             self._transactions.run(work, timeout=deadline.remaining())
 
         self._transactions.decide(attempt, deadline=deadline)
+
+    def swap(self, actor: str, expected: R, record: R, *, kind: str, deadline: Deadline) -> bool:
+        """Puts a record in the place of the expected one; returns False, and changes nothing, when another is in force.
+
+        Raises as `make`.
+        """
+        in_force = True
+
+        def prepare(view: TrustedView) -> Change:
+            nonlocal in_force
+            in_force = view.require(type(expected), expected.name) == expected
+            return Change(kind=kind, slow=[record] if in_force else [])
+
+        self.make(actor, prepare, deadline=deadline)
+        return in_force
 
 
 def describe(record: Record) -> dict[str, object]:

@@ -84,6 +84,7 @@ INDEXES: tuple[Index, ...] = (
     Index("organizations", ("parent", "name")),
     Index("signers", ("organization", "name")),
     Index("keys", ("state", "name")),
+    Index("keys", ("object_id", "name")),
     Index("credentials", ("key", "name")),
     Index("credentials", ("signer", "name")),
     Index("activators", ("signer", "name")),

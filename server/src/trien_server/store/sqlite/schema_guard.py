@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "45d1514cd41683885beccaec828d48a263c45f35ade278bac961111d499a53e8"
+FINGERPRINT = "0fd04889c9b4922a42397df0c86eb6c3a40fbda2ec86ea8c8760232f5b24d920"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

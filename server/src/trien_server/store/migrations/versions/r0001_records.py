@@ -70,6 +70,7 @@ def upgrade() -> None:
     index("organizations", "parent", "name")
     index("signers", "organization", "name")
     index("keys", "state", "name")
+    index("keys", "object_id", "name")
     index("credentials", "key", "name")
     index("credentials", "signer", "name")
     index("activators", "signer", "name")
