@@ -47,7 +47,9 @@ from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator
 from trien_server.services.challenge_answers import ChallengeAnswers
 from trien_server.services.changes import Changes
-from trien_server.services.clients import CreateClient, DisableClient, GetClient
+from trien_server.services.client_changes import RestrictClient, UpdateClient
+from trien_server.services.client_rates import ClientRates
+from trien_server.services.clients import CreateClient, DisableClient, EnableClient, GetClient, ListClients
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.create_authorization import CreateAuthorization
 from trien_server.services.create_challenge import CreateChallenge
@@ -68,6 +70,14 @@ from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
 from trien_server.services.one_time_passwords import OneTimePasswords
+from trien_server.services.operators import (
+    CreateOperator,
+    DisableOperator,
+    EnableOperator,
+    GetOperator,
+    ListOperators,
+    UpdateOperator,
+)
 from trien_server.services.organizations import CreateOrganization, GetOrganization
 from trien_server.services.proposals import Proposals
 from trien_server.services.read_authorizations import (
@@ -79,6 +89,7 @@ from trien_server.services.read_authorizations import (
 from trien_server.services.read_proposals import GetProposal, ListProposals
 from trien_server.services.seals import Seals
 from trien_server.services.send_one_time_password import SendOneTimePassword
+from trien_server.services.show_access import ShowAccess
 from trien_server.services.sign_digests import SignDigests
 from trien_server.services.signatures import Signatures
 from trien_server.services.signers import CreateSigner, GetSigner, UnlockSigner
@@ -132,7 +143,8 @@ class UseCases:
         self.seals = seals
         self.transactions = transactions
         self.changes = changes
-        self.authenticate = Authenticate(transactions=transactions)
+        self.authenticate = Authenticate(transactions=transactions, clock=clock)
+        self.client_rates = ClientRates(clock=clock)
         self.clock_guard = clock_guard
         self.check_start = CheckStart(hsm=hsm, transactions=transactions, clock_guard=clock_guard)
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
@@ -142,6 +154,7 @@ class UseCases:
             grants=grants,
             signatures=signatures,
             queue=queue,
+            rates=self.client_rates,
             clock=clock,
             report=report,
         )
@@ -220,7 +233,18 @@ class UseCases:
         self.confirm_enrolment = ConfirmEnrolment(changes=changes, hsm=hsm, seals=seals, clock=clock)
         self.create_client = CreateClient(proposals=proposals)
         self.get_client = GetClient(transactions=transactions)
+        self.list_clients = ListClients(transactions=transactions)
+        self.update_client = UpdateClient(proposals=proposals)
+        self.restrict_client = RestrictClient(changes=changes)
         self.disable_client = DisableClient(changes=changes)
+        self.enable_client = EnableClient(proposals=proposals)
+        self.create_operator = CreateOperator(proposals=proposals)
+        self.update_operator = UpdateOperator(proposals=proposals)
+        self.get_operator = GetOperator(transactions=transactions)
+        self.list_operators = ListOperators(transactions=transactions)
+        self.disable_operator = DisableOperator(changes=changes)
+        self.enable_operator = EnableOperator(proposals=proposals)
+        self.show_access = ShowAccess(transactions=transactions, clock=clock)
 
 
 def build_grpc_server(
@@ -285,7 +309,23 @@ def build_grpc_server(
     proposals = ProposalServicer(
         calls=calls, clock=clock, proposals=use.proposals, get=use.get_proposal, list_=use.list_proposals
     )
-    access = AccessServicer(calls=calls, create=use.create_client, get=use.get_client, disable=use.disable_client)
+    access = AccessServicer(
+        calls=calls,
+        create_client=use.create_client,
+        update_client=use.update_client,
+        restrict_client=use.restrict_client,
+        get_client=use.get_client,
+        list_clients=use.list_clients,
+        disable_client=use.disable_client,
+        enable_client=use.enable_client,
+        create_operator=use.create_operator,
+        update_operator=use.update_operator,
+        get_operator=use.get_operator,
+        list_operators=use.list_operators,
+        disable_operator=use.disable_operator,
+        enable_operator=use.enable_operator,
+        show_access=use.show_access,
+    )
     return GrpcServer(
         register=[
             lambda server: signing_service_pb2_grpc.add_SigningServiceServicer_to_server(signing, server),
@@ -301,7 +341,7 @@ def build_grpc_server(
             lambda server: proposal_service_pb2_grpc.add_ProposalServiceServicer_to_server(proposals, server),
             lambda server: access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server),
         ],
-        admission=Admission(identify=identify, clock=clock, threads=limits.threads),
+        admission=Admission(identify=identify, rates=use.client_rates, clock=clock, threads=limits.threads),
         tls=tls,
         limits=limits,
         token_address=token_address,

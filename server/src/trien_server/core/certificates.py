@@ -37,6 +37,11 @@ def assert_valid_at(chain: Sequence[bytes], at: datetime) -> None:
             raise CertificateNotValid(f"A certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}.")
 
 
+def expire_time(certificate: bytes) -> datetime:
+    """Returns until when a certificate (DER) is valid."""
+    return _load(certificate).not_valid_after_utc
+
+
 def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, field: str) -> None:
     """Checks that a chain can become a credential's.
 

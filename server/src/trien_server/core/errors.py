@@ -121,8 +121,12 @@ class PermissionDenied(Refusal):
 
     reason = "PERMISSION_DENIED"
 
-    def __init__(self, message: str = "The resource does not exist or you may not use it.") -> None:
+    def __init__(
+        self, message: str = "The resource does not exist or you may not use it.", *, because: str = ""
+    ) -> None:
+        """`because` is for operators who ask what is in force (ShowAccess); the caller never sees it."""
         super().__init__(message)
+        self.because = because
 
 
 class AlreadyExists(Refusal):

@@ -22,12 +22,17 @@ class AuthenticatedBy(StrEnum):
 class Principal:
     """The one on whose behalf a use case runs: kind, name, how it authenticated, and the calling client.
 
-    Who shows an enrolment code is the enrolment: that person has no other identity yet.
+    Who shows an enrolment code is the enrolment: that person has no other identity yet. `shown` is the SHA-256 of the
+    token or certificate that was shown, checked again in each transaction; None for what the server itself does.
+    The limits are a client's, 0 for none.
     """
 
     kind: PrincipalKind
     name: str
     authenticated_by: AuthenticatedBy
+    shown: bytes | None = None
+    calls_per_minute: int = 0
+    concurrent_items: int = 0
 
     @property
     def client(self) -> str | None:

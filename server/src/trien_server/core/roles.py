@@ -116,6 +116,9 @@ CLIENT_METHODS = frozenset(
 ENROLMENT_METHODS = frozenset({"SignerService.BeginEnrolment", "SignerService.ConfirmEnrolment"})
 """What who shows an enrolment code may call."""
 
+PROPOSING_ROLES = _OFFICERS
+"""The roles whose proposals need a second holder of the same role."""
+
 _ALONE = frozenset({Role.AUDITOR})
 _APART = (frozenset({Role.SECURITY_OFFICER, Role.ADMINISTRATOR}),)
 

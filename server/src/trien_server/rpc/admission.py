@@ -22,6 +22,7 @@ from trien_server.core.ports import Clock
 from trien_server.core.principal import Principal
 from trien_server.rpc.calls import admitted_as
 from trien_server.rpc.identity import Identify
+from trien_server.services.client_rates import ClientRates
 
 MESSAGE_SECONDS = 5.0
 """How long a caller may take to send its message once the call is open."""
@@ -36,8 +37,9 @@ OPEN_MESSAGES = 100
 class Admission(grpc.ServerInterceptor):
     """Serves unary methods only to those who show who they are, in time, and within their share of the threads."""
 
-    def __init__(self, *, identify: Identify, clock: Clock, threads: int) -> None:
+    def __init__(self, *, identify: Identify, rates: ClientRates, clock: Clock, threads: int) -> None:
         self._identify = identify
+        self._rates = rates
         self._watch = MessageWatch(clock=clock)
         self._most_of_one = max(1, threads // 2)
         self._at_work: Counter[str] = Counter()
@@ -75,6 +77,7 @@ class Admission(grpc.ServerInterceptor):
         with ExitStack() as held:
             try:
                 outcome = principal = self._identify(context)
+                self._rates.take_call(principal)
                 held.enter_context(self._share(principal.name))
                 request = self._read(handler, messages, context, MESSAGE_SECONDS)
             except grpc.RpcError:

@@ -31,11 +31,33 @@ def require_client(view: TrustedView, principal: Principal, method: str) -> Clie
 
     Raises `PermissionDenied`.
     """
-    if principal.client is not None and method in CLIENT_METHODS:
-        client = view.get(Client, principal.client)
-        if client is not None and client.state is State.ENABLED and (not client.methods or method in client.methods):
-            return client
-    raise PermissionDenied
+    if principal.client is None or method not in CLIENT_METHODS:
+        raise PermissionDenied(because="clients do not call this method")
+    client = view.get(Client, principal.client)
+    if client is None or client.state is not State.ENABLED:
+        raise PermissionDenied(because="the client is disabled")
+    if not is_known_by(client, principal.shown):
+        raise PermissionDenied(because="the client's token or certificate is another now")
+    if client.methods and method not in client.methods:
+        raise PermissionDenied(because=f"the client may not call {method}")
+    return client
+
+
+def is_known_by(known: Client | Operator, shown: bytes | None) -> bool:
+    """Tells whether what was shown when the call began still is a token or certificate of the caller's.
+
+    A call that began before its token was taken away is refused like one that begins later.
+    """
+    if shown is None:
+        return True
+    if isinstance(known, Operator):
+        return shown == known.certificate_fingerprint
+    return shown in {
+        known.token_hash,
+        known.certificate_fingerprint,
+        known.previous_token_hash,
+        known.previous_certificate_fingerprint,
+    }
 
 
 def require_operator(view: TrustedView, principal: Principal, method: str) -> Operator:
@@ -43,9 +65,20 @@ def require_operator(view: TrustedView, principal: Principal, method: str) -> Op
 
     Raises `PermissionDenied`.
     """
+    operator = require_any_operator(view, principal)
+    if not may(operator.roles, method):
+        raise PermissionDenied
+    return operator
+
+
+def require_any_operator(view: TrustedView, principal: Principal) -> Operator:
+    """Returns the calling operator, checked again in this view, for what concerns no one else.
+
+    Raises `PermissionDenied`.
+    """
     if principal.kind is PrincipalKind.OPERATOR:
         operator = view.get(Operator, principal.name)
-        if operator is not None and operator.state is State.ENABLED and may(operator.roles, method):
+        if operator is not None and operator.state is State.ENABLED and is_known_by(operator, principal.shown):
             return operator
     raise PermissionDenied
 
@@ -53,7 +86,7 @@ def require_operator(view: TrustedView, principal: Principal, method: str) -> Op
 def require_organization(view: TrustedView, limited: Operator | Client, organization: str) -> None:
     """Raises `PermissionDenied` unless an organization is one of those that limit who calls, or below one of them."""
     if not is_within(view, limited.organizations, organization):
-        raise PermissionDenied
+        raise PermissionDenied(because=f"{organization} is none of the organizations that limit {limited.name}")
 
 
 def is_within(view: TrustedView, limits: tuple[str, ...], organization: str) -> bool:
@@ -98,13 +131,20 @@ def require_credential(view: TrustedView, principal: Principal, name: str, metho
     client = require_client(view, principal, method)
     grant = view.get(CredentialClient, credential_client_name(name, client.name))
     if grant is None or grant.state is not State.ENABLED:
-        raise PermissionDenied
+        raise PermissionDenied(because="the credential does not name the client")
     credential = view.get(Credential, name)
     if credential is None:
         raise PermissionDenied
     if client.organizations:
         require_organization(view, client, view.require(Signer, credential.signer).organization)
     return credential
+
+
+def is_of_client(view: TrustedView, client: Client, credential: Credential) -> bool:
+    """Tells whether a credential's signer is within the organizations that a client is for."""
+    return not client.organizations or is_within(
+        view, client.organizations, view.require(Signer, credential.signer).organization
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +202,10 @@ def require_approver(view: TrustedView, credential: Credential, wanted: str | No
         wanted = entitled[0]
     activator = view.get(Activator, activator_name(credential.name, wanted))
     if activator is None or not _may_activate(activator, at=at):
-        raise PermissionDenied
+        raise PermissionDenied(because=f"{wanted} may not activate the credential now")
     person = view.require(Signer, wanted)
     if person.state is not SignerState.ENABLED:
-        raise PermissionDenied
+        raise PermissionDenied(because=f"{wanted} is not enabled")
     return wanted
 
 

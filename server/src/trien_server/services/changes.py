@@ -36,13 +36,14 @@ _DESCRIBED_BY_DIGEST = frozenset({"certificate", "certificate_chain", "to_be_sig
 class Change:
     """Slow records to put in force, in order, and hot ones that begin with them.
 
-    `details` join what the audit entries say.
+    `details` join what the audit entries say; `remarks`, for people, what a proposal's statement says.
     """
 
     kind: str
     slow: Sequence[Record]
     hot: Sequence[Record] = ()
     details: Mapping[str, object] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
 
 class Changes:

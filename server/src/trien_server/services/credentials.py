@@ -24,6 +24,7 @@ from trien_server.core.records import (
 from trien_server.services.access import (
     activator_name,
     credential_client_name,
+    is_of_client,
     require_client,
     require_credential,
     require_operator,
@@ -198,13 +199,15 @@ class ListCredentials:
                 require_operator(view, principal, "CredentialService.ListCredentials")
                 shown, token = page_of(view.find(Credential, limit=page.size + 1, after=page.after), page)
                 return [_view_of(view, credential) for credential in shown], token
-            client = require_client(view, principal, "CredentialService.ListCredentials").name
+            client = require_client(view, principal, "CredentialService.ListCredentials")
             grants = view.find(
-                CredentialClient, limit=page.size + 1, after=page.after, client=client, state=State.ENABLED
+                CredentialClient, limit=page.size + 1, after=page.after, client=client.name, state=State.ENABLED
             )
             granted, token = page_of(grants, page)
             credentials = [view.require(Credential, grant.credential) for grant in granted]
-            return [_view_of(view, credential, asked_by=principal) for credential in credentials], token
+            # A page may be shorter than asked for: what lies outside the client's organizations is left out.
+            within = [found for found in credentials if is_of_client(view, client, found)]
+            return [_view_of(view, credential, asked_by=principal) for credential in within], token
 
         return self._transactions.read(work)
 

@@ -166,6 +166,7 @@ class Proposals:
                     "expireTime": (at + LIFETIME).isoformat(),
                     "request": content,
                     "changes": _described(view, change, plan.set_on_approval),
+                    **({"remarks": list(change.remarks)} if change.remarks else {}),
                 }
             )
             if len(statement.encode()) > LARGEST_STATEMENT:
@@ -327,9 +328,11 @@ class Proposals:
             return None, f"{refusal.reason}: {refusal.message}"
         except ValueError:
             return None, "an earlier version of the server made it"
-        expected = json.loads(proposal.statement)["changes"]
-        if json.loads(canonical({"": _described(view, change, plan.set_on_approval)}))[""] != expected:
+        stated = json.loads(proposal.statement)
+        if json.loads(canonical({"": _described(view, change, plan.set_on_approval)}))[""] != stated["changes"]:
             return None, "what it would change has changed"
+        if list(change.remarks) != stated.get("remarks", []):
+            return None, "what follows from it has changed"
         return change, ""
 
 

@@ -8,6 +8,7 @@ from trien_server.core.errors import HsmUnavailable, InvalidArgument, Refusal
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, Report
 from trien_server.core.principal import Principal
 from trien_server.core.records import GrantedRequest
+from trien_server.services.client_rates import ClientRates
 from trien_server.services.deadline import Deadline
 from trien_server.services.signatures import Signatures
 from trien_server.services.signing_commands import (
@@ -32,7 +33,16 @@ _SECONDS_PER_ITEM = {
 }
 """What one signature takes on a software token of one core, roughly: enough to refuse what cannot finish."""
 
-_NOT_RECORDED = frozenset({"BUSY", "DEADLINE_TOO_SHORT", "STORE_UNAVAILABLE", "HSM_UNAVAILABLE", "CLOCK_NOT_TRUSTED"})
+_NOT_RECORDED = frozenset(
+    {
+        "BUSY",
+        "CLOCK_NOT_TRUSTED",
+        "DEADLINE_TOO_SHORT",
+        "HSM_UNAVAILABLE",
+        "RATE_LIMIT_REACHED",
+        "STORE_UNAVAILABLE",
+    }
+)
 """Refusals that decide nothing, or that could not be written anyway."""
 
 
@@ -52,6 +62,7 @@ class SignDigests:
         grants: SigningGrants,
         signatures: Signatures,
         queue: SigningQueue,
+        rates: ClientRates,
         clock: Clock,
         report: Report,
     ) -> None:
@@ -60,6 +71,7 @@ class SignDigests:
         self._grants = grants
         self._signatures = signatures
         self._queue = queue
+        self._rates = rates
         self._clock = clock
         self._report = report
 
@@ -70,7 +82,7 @@ class SignDigests:
         right, the token is ready, and there is time left (P8).
         """
         deadline.require(_LEAST_TIME)
-        with self._queue.admit(principal.name):
+        with self._rates.items(principal, len(command.items)), self._queue.admit(principal.name):
             try:
                 work = self._transactions.decide(lambda: self._grant(principal, command, deadline), deadline=deadline)
                 if work is not None:

@@ -662,6 +662,7 @@ class ShowAccessResponse(_message.Message):
     CREDENTIALS_FIELD_NUMBER: _builtins.int
     CALLS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     CONCURRENT_ITEMS_FIELD_NUMBER: _builtins.int
+    MORE_CREDENTIALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For whom."""
     enabled: _builtins.bool
@@ -670,6 +671,8 @@ class ShowAccessResponse(_message.Message):
     """A client's limits."""
     concurrent_items: _builtins.int
     """See Client."""
+    more_credentials: _builtins.bool
+    """Whether there are more credentials."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
         """An operator's roles."""
@@ -684,7 +687,7 @@ class ShowAccessResponse(_message.Message):
 
     @_builtins.property
     def credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___CredentialAccess]:
-        """A client's or a signer's credentials, that it may use now or, see `why_not`, not."""
+        """A client's or a signer's credentials, the first 1,000, that it may use now or, see `why_not`, not."""
 
     def __init__(
         self,
@@ -697,10 +700,11 @@ class ShowAccessResponse(_message.Message):
         credentials: _abc.Iterable[Global___CredentialAccess] | None = ...,
         calls_per_minute: _builtins.int = ...,
         concurrent_items: _builtins.int = ...,
+        more_credentials: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_minute", b"calls_per_minute", "concurrent_items", b"concurrent_items", "credentials", b"credentials", "enabled", b"enabled", "methods", b"methods", "name", b"name", "organizations", b"organizations", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_per_minute", b"calls_per_minute", "concurrent_items", b"concurrent_items", "credentials", b"credentials", "enabled", b"enabled", "methods", b"methods", "more_credentials", b"more_credentials", "name", b"name", "organizations", b"organizations", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
