@@ -1,6 +1,6 @@
 """Who calls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -30,7 +30,7 @@ class Principal:
     kind: PrincipalKind
     name: str
     authenticated_by: AuthenticatedBy
-    shown: bytes | None = None
+    shown: bytes | None = field(default=None, repr=False, compare=False)
     calls_per_minute: int = 0
     concurrent_items: int = 0
 
