@@ -63,6 +63,7 @@ from trien_server.services.enrolments import (
     SendEnrolmentCode,
 )
 from trien_server.services.generate_signing_request import GenerateSigningRequest
+from trien_server.services.import_signers import ImportSigners
 from trien_server.services.installation import CheckStart, CreateInstallation
 from trien_server.services.key_destruction import KeyDestruction
 from trien_server.services.key_generation import CreateKey, KeyGeneration
@@ -78,7 +79,12 @@ from trien_server.services.operators import (
     ListOperators,
     UpdateOperator,
 )
-from trien_server.services.organizations import CreateOrganization, GetOrganization
+from trien_server.services.organizations import (
+    CreateOrganization,
+    GetOrganization,
+    ListOrganizations,
+    UpdateOrganization,
+)
 from trien_server.services.proposals import Proposals
 from trien_server.services.read_authorizations import (
     FetchActivationData,
@@ -92,7 +98,15 @@ from trien_server.services.send_one_time_password import SendOneTimePassword
 from trien_server.services.show_access import ShowAccess
 from trien_server.services.sign_digests import SignDigests
 from trien_server.services.signatures import Signatures
-from trien_server.services.signers import CreateSigner, GetSigner, UnlockSigner
+from trien_server.services.signers import (
+    CreateSigner,
+    DisableSigner,
+    EnableSigner,
+    GetSigner,
+    ListSigners,
+    UnlockSigner,
+    UpdateSigner,
+)
 from trien_server.services.signing_grants import SigningGrants
 from trien_server.services.signing_queue import SigningQueue
 from trien_server.services.transactions import Transactions
@@ -220,8 +234,15 @@ class UseCases:
         self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
         self.create_organization = CreateOrganization(changes=changes, clock=clock)
         self.get_organization = GetOrganization(transactions=transactions)
+        self.list_organizations = ListOrganizations(transactions=transactions)
+        self.update_organization = UpdateOrganization(proposals=proposals)
         self.create_signer = CreateSigner(changes=changes, clock=clock)
         self.get_signer = GetSigner(transactions=transactions)
+        self.list_signers = ListSigners(transactions=transactions)
+        self.update_signer = UpdateSigner(proposals=proposals, clock=clock)
+        self.import_signers = ImportSigners(transactions=transactions, changes=changes, clock=clock)
+        self.disable_signer = DisableSigner(changes=changes)
+        self.enable_signer = EnableSigner(proposals=proposals)
         self.unlock_signer = UnlockSigner(transactions=transactions)
         self.create_authenticator = CreateAuthenticator(proposals=proposals)
         self.create_enrolments = CreateEnrolments(proposals=proposals)
@@ -297,6 +318,11 @@ def build_grpc_server(
         calls=calls,
         create=use.create_signer,
         get=use.get_signer,
+        list_=use.list_signers,
+        update=use.update_signer,
+        import_=use.import_signers,
+        disable=use.disable_signer,
+        enable=use.enable_signer,
         unlock=use.unlock_signer,
         create_authenticator=use.create_authenticator,
         create_enrolments=use.create_enrolments,
@@ -305,7 +331,13 @@ def build_grpc_server(
         begin_enrolment=use.begin_enrolment,
         confirm_enrolment=use.confirm_enrolment,
     )
-    organizations = OrganizationServicer(calls=calls, create=use.create_organization, get=use.get_organization)
+    organizations = OrganizationServicer(
+        calls=calls,
+        create=use.create_organization,
+        get=use.get_organization,
+        list_=use.list_organizations,
+        update=use.update_organization,
+    )
     proposals = ProposalServicer(
         calls=calls, clock=clock, proposals=use.proposals, get=use.get_proposal, list_=use.list_proposals
     )

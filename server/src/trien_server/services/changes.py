@@ -37,6 +37,7 @@ class Change:
     """Slow records to put in force, in order, and hot ones that begin with them.
 
     `details` join what the audit entries say; `remarks`, for people, what a proposal's statement says.
+    `afterwards` is called when the change is in force, once or, after a crash, not at all.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Change:
     hot: Sequence[Record] = ()
     details: Mapping[str, object] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    afterwards: Callable[[], None] | None = None
 
 
 class Changes:
@@ -62,7 +64,7 @@ class Changes:
         runs again. Raises `AlreadyExists`, and what `prepare` raises.
         """
 
-        def attempt() -> None:
+        def attempt() -> Sequence[Change]:
             view, prepared = self._transactions.read(lambda found: (found, prepare(found)))
             changes = [prepared] if isinstance(prepared, Change) else prepared
             rows = [(change, self._seals.seal(record)) for change in changes for record in change.slow]
@@ -82,8 +84,11 @@ class Changes:
                         ledger.put_or_keep(record)
 
             self._transactions.run(work, timeout=deadline.remaining())
+            return changes
 
-        self._transactions.decide(attempt, deadline=deadline)
+        for change in self._transactions.decide(attempt, deadline=deadline):
+            if change.afterwards is not None:
+                change.afterwards()
 
     def swap(self, actor: str, expected: R, record: R, *, kind: str, deadline: Deadline) -> bool:
         """Puts a record in the place of the expected one; returns False, and changes nothing, when another is in force.

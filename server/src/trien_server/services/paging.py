@@ -42,4 +42,9 @@ def page_of(found: Sequence[R], page: Page) -> tuple[Sequence[R], str]:
     if len(found) <= page.size:
         return found, ""
     shown = found[: page.size]
-    return shown, base64.urlsafe_b64encode(shown[-1].name.encode()).decode()
+    return shown, token_behind(shown[-1].name)
+
+
+def token_behind(name: str) -> str:
+    """Returns the token of the page that begins behind a name."""
+    return base64.urlsafe_b64encode(name.encode()).decode()

@@ -1,6 +1,7 @@
 """The two-person rule (P9): what is proposed, and what a second operator's approval carries out."""
 
 import contextlib
+import dataclasses
 import hmac
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -228,7 +229,7 @@ class Proposals:
             details = {**change.details, "proposal": proposal.name, "proposer": proposal.proposer}
             return [
                 Change(kind="proposal_executed", slow=[decided]),
-                Change(kind=change.kind, slow=change.slow, hot=change.hot, details=details),
+                dataclasses.replace(change, details=details),
             ]
 
         self._changes.make(principal.name, prepare, deadline=deadline)
