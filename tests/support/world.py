@@ -37,6 +37,7 @@ from trien_server.core.records import (
     KeyState,
     Proposal,
     ProposalState,
+    ProtectionLevel,
     SignerKind,
 )
 from trien_server.core.secret import Secret
@@ -267,9 +268,18 @@ class World:
             return generator.at(self.clock.now() - timedelta(seconds=30))
         return generator.at(0)
 
-    def add_credential(self, name: str, key_type: KeyType, signer: str, activator: str, **policy: Any) -> None:
+    def add_credential(
+        self,
+        name: str,
+        key_type: KeyType,
+        signer: str,
+        activator: str,
+        *,
+        protection_level: ProtectionLevel = ProtectionLevel.TOKEN,
+        **policy: Any,
+    ) -> None:
         key = f"keys/{name.partition('/')[2]}"
-        self._add_key(key, key_type)
+        self._add_key(key, key_type, protection_level)
         request = self.use.generate_signing_request(OPERATOR, key=key, signer=signer, deadline=self.deadline())
         given: dict[str, Any] = {
             "clients": (OFFICE.name, PORTAL.name),
@@ -287,8 +297,10 @@ class World:
         )
         self.agree(self.use.create_credential(OPERATOR, new, self.deadline()))
 
-    def _add_key(self, name: str, key_type: KeyType) -> None:
-        self.use.create_key(OPERATOR, name=name, key_type=key_type, deadline=self.deadline())
+    def _add_key(self, name: str, key_type: KeyType, protection_level: ProtectionLevel = ProtectionLevel.TOKEN) -> None:
+        self.use.create_key(
+            OPERATOR, name=name, key_type=key_type, protection_level=protection_level, deadline=self.deadline()
+        )
         if key_type is KeyType.RSA_2048 and isinstance(self.hsm, MemoryHsm):
             # RSA is slow to generate: one key is made once for all tests.
             generate = self.hsm.generate_key_pair
