@@ -49,7 +49,8 @@ from trien_server.services.authenticators import NewAuthenticator
 from trien_server.services.challenge_preparation import ChallengeCommand, NewChallenge
 from trien_server.services.clients import NewClient
 from trien_server.services.create_authorization import CreateAuthorizationCommand
-from trien_server.services.credentials import Entitlement, NewCredential
+from trien_server.services.credential_holders import Entitlement
+from trien_server.services.credentials import NewCredential
 from trien_server.services.deadline import Deadline
 from trien_server.services.enrolments import BegunEnrolment, NewEnrolment, NewEnrolments, enrolment_code
 from trien_server.services.signing_commands import (

@@ -31,7 +31,8 @@ from trien_server.host.private_ca import PrivateCa
 from trien_server.initialize import CONFIG_NAME, initialize
 from trien_server.services.authenticate import hash_token, new_token
 from trien_server.services.clients import NewClient
-from trien_server.services.credentials import Entitlement, NewCredential
+from trien_server.services.credential_holders import Entitlement
+from trien_server.services.credentials import NewCredential
 from trien_server.services.deadline import Deadline
 from trien_server.services.enrolments import NewEnrolment, NewEnrolments, enrolment_code
 from trien_server.wiring import Instance, Server

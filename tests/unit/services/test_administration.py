@@ -17,7 +17,8 @@ from trien_server.core.records import AuditEntry, AuthenticatorKind, KeyState, S
 from trien_server.core.secret import Secret
 from trien_server.services.authenticators import NewAuthenticator
 from trien_server.services.clients import NewClient
-from trien_server.services.credentials import Entitlement, NewCredential
+from trien_server.services.credential_holders import Entitlement
+from trien_server.services.credentials import NewCredential
 from trien_server.services.enrolments import NewEnrolment, NewEnrolments
 from trien_server.services.paging import Page
 

@@ -119,6 +119,16 @@ class Policy:
             revocation_policy=credential.revocation_policy,
         )
 
+    def values(self) -> dict[str, object]:
+        """Returns the fields of a credential's record that hold the policy."""
+        return {
+            "max_items": self.max_items,
+            "client_collected_otp": self.client_collected_otp,
+            "authenticator_kinds": tuple(kind.value for kind in self.authenticator_kinds),
+            "hours": self.hours,
+            "revocation_policy": self.revocation_policy,
+        }
+
     def looser_than(self, other: "Policy") -> list[str]:
         """Returns in what this policy allows anything that the other does not: nothing when it is as strict."""
         findings = []

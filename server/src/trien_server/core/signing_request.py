@@ -1,10 +1,20 @@
-"""Certificate signing requests (PKCS #10, RFC 2986), built around a signature that the token makes."""
+"""Certificate signing requests (PKCS #10, RFC 2986), built around a signature that the token makes.
+
+They ask for one extension: keyUsage, critical, contentCommitment alone, as ETSI EN 319 412-2 (section 4.3.2, type A)
+recommends for signatures that commit their signer. No extendedKeyUsage is asked for: a certificate without one is good
+for documents wherever they are verified, while with document signing (RFC 9336) alone `openssl cms -verify` and pdfsig,
+which look for e-mail protection, refuse it. A CA that adds either is welcome.
+"""
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from trien_server.core import der
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
+from trien_server.core.errors import InvalidArgument
+
+LONGEST_NAME = 64
+"""The upper bound of commonName, organizationName and title, in characters (RFC 5280, appendix A.1)."""
 
 ALGORITHMS = {
     KeyType.RSA_2048: SignatureAlgorithm.RSA_PKCS1_SHA256,
@@ -27,18 +37,30 @@ _KEY_USAGE = bytes.fromhex("0603551d0f")  # 2.5.29.15 (RFC 5280, section 4.2.1.3
 
 
 def subject_name(*, common_name: str, organization: str, title: str) -> bytes:
-    """Returns the subject as a DER Name (RFC 5280, section 4.1.2.6); an empty title is left out."""
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:64])]
-    if title:
-        attributes.append(x509.NameAttribute(NameOID.TITLE, title[:64]))
-    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]))
-    return x509.Name(attributes).public_bytes()
+    """Returns the subject as a DER Name (RFC 5280, section 4.1.2.6); an empty title is left out.
+
+    Raises `InvalidArgument` when a name is longer than a certificate can have: it is never cut, for a cut name is
+    somebody else's. A shorter one has to be entered for the signer or the organization.
+    """
+    named = (
+        (NameOID.ORGANIZATION_NAME, organization, "the organization's display_name"),
+        (NameOID.TITLE, title, "the signer's position"),
+        (NameOID.COMMON_NAME, common_name, "the signer's display_name"),
+    )
+    for _, value, what in named:
+        if len(value) > LONGEST_NAME:
+            raise InvalidArgument(
+                "signer",
+                f"{what} has {len(value)} characters, and in a certificate a name has at most {LONGEST_NAME}"
+                " (RFC 5280): enter a shorter one",
+            )
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value, _ in named if value]).public_bytes()
 
 
 def request_information(subject: bytes, public_key: bytes) -> bytes:
-    """Returns the CertificationRequestInfo (RFC 2986, section 4.1); it asks for the usages of document signatures."""
+    """Returns the CertificationRequestInfo (RFC 2986, section 4.1)."""
     usage = x509.KeyUsage(
-        digital_signature=True,
+        digital_signature=False,
         content_commitment=True,
         key_encipherment=False,
         data_encipherment=False,

@@ -9,7 +9,7 @@ from trien_server.core.ports import Hsm, KeyMismatch
 from trien_server.core.principal import Principal
 from trien_server.core.records import Credential, Key, KeyPurpose, KeyState, Organization, Signer
 from trien_server.core.signing_request import ALGORITHMS, request_information, signing_request, subject_name
-from trien_server.services.access import reference_of, require_operator
+from trien_server.services.access import reference_of, require_operator, require_organization
 from trien_server.services.deadline import Deadline
 from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import TrustedView
@@ -25,20 +25,22 @@ class GenerateSigningRequest:
     def __call__(self, principal: Principal, *, key: str, signer: str, deadline: Deadline) -> bytes:
         """Returns the request in DER, signed by the key itself after an audit entry was durable (P1).
 
-        Raises `PermissionDenied`, `InvalidArgument`, `HsmUnavailable`.
+        The key is new, or of a credential of this signer, which is to be renewed. Raises `PermissionDenied`,
+        `InvalidArgument`, `HsmUnavailable`.
         """
         return self._transactions.decide(lambda: self._generate(principal, key, signer, deadline), deadline=deadline)
 
     def _generate(self, principal: Principal, key_name: str, signer_name: str, deadline: Deadline) -> bytes:
         def read(view: TrustedView) -> tuple[TrustedView, Key, bytes]:
-            require_operator(view, principal, "CredentialService.GenerateCertificateSigningRequest")
+            operator = require_operator(view, principal, "CredentialService.GenerateCertificateSigningRequest")
             key, signer = view.get(Key, key_name), view.get(Signer, signer_name)
             if key is None or key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
                 raise InvalidArgument("key", "there is no such enabled signing key")
-            if not view.has_none(Credential, key=key_name):
-                raise InvalidArgument("key", "a credential uses the key: renewal is not offered yet")
             if signer is None:
                 raise InvalidArgument("signer", "there is no such signer")
+            require_organization(view, operator, signer.organization)
+            if any(used.signer != signer_name for used in view.find(Credential, key=key_name)):
+                raise InvalidArgument("signer", "the key is another signer's")
             organization = view.require(Organization, signer.organization)
             subject = subject_name(
                 common_name=signer.display_name, organization=organization.display_name, title=signer.position
