@@ -53,6 +53,8 @@ from trien_server.services.clients import CreateClient, DisableClient, EnableCli
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.create_authorization import CreateAuthorization
 from trien_server.services.create_challenge import CreateChallenge
+from trien_server.services.credential_changes import RenewCredential, RestrictCredential, UpdateCredential
+from trien_server.services.credential_states import ResumeCredential, RevokeCredential, SuspendCredential
 from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deny_authorization import DenyAuthorization
 from trien_server.services.enrolments import (
@@ -229,6 +231,14 @@ class UseCases:
         self.get_key = GetKey(transactions=transactions)
         self.list_keys = ListKeys(transactions=transactions)
         self.create_credential = CreateCredential(proposals=proposals)
+        self.renew_credential = RenewCredential(proposals=proposals)
+        self.update_credential = UpdateCredential(proposals=proposals)
+        self.restrict_credential = RestrictCredential(changes=changes, transactions=transactions)
+        self.suspend_credential = SuspendCredential(changes=changes, transactions=transactions)
+        self.resume_credential = ResumeCredential(proposals=proposals)
+        self.revoke_credential = RevokeCredential(
+            changes=changes, transactions=transactions, clock=clock, revoked=lambda: None
+        )
         self.get_credential = GetCredential(transactions=transactions)
         self.list_credentials = ListCredentials(transactions=transactions)
         self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
@@ -302,6 +312,12 @@ def build_grpc_server(
         create=use.create_credential,
         get=use.get_credential,
         list_=use.list_credentials,
+        renew=use.renew_credential,
+        update=use.update_credential,
+        restrict=use.restrict_credential,
+        suspend=use.suspend_credential,
+        resume=use.resume_credential,
+        revoke=use.revoke_credential,
         generate_signing_request=use.generate_signing_request,
     )
     keys = KeyServicer(

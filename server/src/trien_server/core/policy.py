@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import lru_cache
+from typing import Any
 
 from trien_server.core.errors import InvalidArgument
 from trien_server.core.items import MOST_ITEMS
@@ -119,7 +120,7 @@ class Policy:
             revocation_policy=credential.revocation_policy,
         )
 
-    def values(self) -> dict[str, object]:
+    def values(self) -> dict[str, Any]:
         """Returns the fields of a credential's record that hold the policy."""
         return {
             "max_items": self.max_items,

@@ -7,7 +7,6 @@ which look for e-mail protection, refuse it. A CA that adds either is welcome.
 """
 
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from trien_server.core import der
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
@@ -32,6 +31,10 @@ _IDENTIFIERS = {
     SignatureAlgorithm.ECDSA_P384_SHA384: bytes.fromhex("300a06082a8648ce3d040303"),
     SignatureAlgorithm.ED25519: bytes.fromhex("300506032b6570"),  # RFC 8410, section 3
 }
+_UTF8_STRING = 0x0C
+_COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3 (RFC 5280, appendix A.1)
+_ORGANIZATION_NAME = bytes.fromhex("060355040a")  # 2.5.4.10
+_TITLE = bytes.fromhex("060355040c")  # 2.5.4.12
 _EXTENSION_REQUEST = bytes.fromhex("06092a864886f70d01090e")  # 1.2.840.113549.1.9.14 (RFC 2985, section 5.4.2)
 _KEY_USAGE = bytes.fromhex("0603551d0f")  # 2.5.29.15 (RFC 5280, section 4.2.1.3)
 
@@ -43,9 +46,9 @@ def subject_name(*, common_name: str, organization: str, title: str) -> bytes:
     somebody else's. A shorter one has to be entered for the signer or the organization.
     """
     named = (
-        (NameOID.ORGANIZATION_NAME, organization, "the organization's display_name"),
-        (NameOID.TITLE, title, "the signer's position"),
-        (NameOID.COMMON_NAME, common_name, "the signer's display_name"),
+        (_ORGANIZATION_NAME, organization, "the organization's display_name"),
+        (_TITLE, title, "the signer's position"),
+        (_COMMON_NAME, common_name, "the signer's display_name"),
     )
     for _, value, what in named:
         if len(value) > LONGEST_NAME:
@@ -54,7 +57,13 @@ def subject_name(*, common_name: str, organization: str, title: str) -> bytes:
                 f"{what} has {len(value)} characters, and in a certificate a name has at most {LONGEST_NAME}"
                 " (RFC 5280): enter a shorter one",
             )
-    return x509.Name([x509.NameAttribute(oid, value) for oid, value, _ in named if value]).public_bytes()
+    # Built here, for `cryptography` counts bytes, and a Vietnamese letter has up to three.
+    attributes = [
+        der.encode(der.SET, der.encode(der.SEQUENCE, identifier, der.encode(_UTF8_STRING, value.encode())))
+        for identifier, value, _ in named
+        if value
+    ]
+    return der.encode(der.SEQUENCE, *attributes)
 
 
 def request_information(subject: bytes, public_key: bytes) -> bytes:

@@ -3,27 +3,17 @@
 from dataclasses import dataclass
 
 import grpc
-from trien.v1 import (
-    credential_service_pb2,
-    credential_service_pb2_grpc,
-    proposal_service_pb2,
-    signer_service_pb2,
-)
+from trien.v1 import credential_service_pb2, credential_service_pb2_grpc, proposal_service_pb2
 
-from trien_server.core.algorithms import SignatureAlgorithm
-from trien_server.core.names import parse_id, parse_name
+from trien_server.core.names import parse_name
 from trien_server.core.principal import Principal
-from trien_server.rpc import translate
+from trien_server.rpc import credential_messages
 from trien_server.rpc.calls import Calls
+from trien_server.rpc.credential_messages import credential_out
 from trien_server.rpc.proposals import proposal_out
-from trien_server.services.credentials import (
-    CreateCredential,
-    CredentialView,
-    Entitlement,
-    GetCredential,
-    ListCredentials,
-    NewCredential,
-)
+from trien_server.services.credential_changes import RenewCredential, RestrictCredential, UpdateCredential
+from trien_server.services.credential_states import ResumeCredential, RevokeCredential, SuspendCredential
+from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deadline import Deadline
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.paging import Page
@@ -37,14 +27,19 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     create: CreateCredential
     get: GetCredential
     list_: ListCredentials
+    renew: RenewCredential
+    update: UpdateCredential
+    restrict: RestrictCredential
+    suspend: SuspendCredential
+    resume: ResumeCredential
+    revoke: RevokeCredential
     generate_signing_request: GenerateSigningRequest
 
     def GetCredential(  # noqa: N802
         self, request: credential_service_pb2.GetCredentialRequest, context: grpc.ServicerContext
     ) -> credential_service_pb2.Credential:
         def work(principal: Principal, _: Deadline) -> credential_service_pb2.Credential:
-            name = parse_name("credentials", request.name, field="name")
-            return credential_out(self.get(principal, name))
+            return credential_out(self.get(principal, _name_of(request.name)))
 
         return self.calls.run("GetCredential", context, work)
 
@@ -62,9 +57,62 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         self, request: credential_service_pb2.CreateCredentialRequest, context: grpc.ServicerContext
     ) -> proposal_service_pb2.Proposal:
         def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
-            return proposal_out(self.create(principal, _new_credential(request), deadline))
+            return proposal_out(self.create(principal, credential_messages.new_credential_in(request), deadline))
 
         return self.calls.run("CreateCredential", context, work)
+
+    def RenewCredential(  # noqa: N802
+        self, request: credential_service_pb2.RenewCredentialRequest, context: grpc.ServicerContext
+    ) -> proposal_service_pb2.Proposal:
+        def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
+            return proposal_out(self.renew(principal, credential_messages.renewal_in(request), deadline=deadline))
+
+        return self.calls.run("RenewCredential", context, work)
+
+    def UpdateCredential(  # noqa: N802
+        self, request: credential_service_pb2.UpdateCredentialRequest, context: grpc.ServicerContext
+    ) -> proposal_service_pb2.Proposal:
+        def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
+            return proposal_out(
+                self.update(principal, credential_messages.terms_in(request.credential), deadline=deadline)
+            )
+
+        return self.calls.run("UpdateCredential", context, work)
+
+    def RestrictCredential(  # noqa: N802
+        self, request: credential_service_pb2.RestrictCredentialRequest, context: grpc.ServicerContext
+    ) -> credential_service_pb2.Credential:
+        def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.Credential:
+            return credential_out(
+                self.restrict(principal, credential_messages.terms_in(request.credential), deadline=deadline)
+            )
+
+        return self.calls.run("RestrictCredential", context, work)
+
+    def SuspendCredential(  # noqa: N802
+        self, request: credential_service_pb2.SuspendCredentialRequest, context: grpc.ServicerContext
+    ) -> credential_service_pb2.Credential:
+        def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.Credential:
+            return credential_out(self.suspend(principal, _name_of(request.name), deadline=deadline))
+
+        return self.calls.run("SuspendCredential", context, work)
+
+    def ResumeCredential(  # noqa: N802
+        self, request: credential_service_pb2.ResumeCredentialRequest, context: grpc.ServicerContext
+    ) -> proposal_service_pb2.Proposal:
+        def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
+            return proposal_out(self.resume(principal, _name_of(request.name), deadline=deadline))
+
+        return self.calls.run("ResumeCredential", context, work)
+
+    def RevokeCredential(  # noqa: N802
+        self, request: credential_service_pb2.RevokeCredentialRequest, context: grpc.ServicerContext
+    ) -> credential_service_pb2.Credential:
+        def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.Credential:
+            reason = credential_messages.reason_in(request.reason)
+            return credential_out(self.revoke(principal, _name_of(request.name), reason=reason, deadline=deadline))
+
+        return self.calls.run("RevokeCredential", context, work)
 
     def GenerateCertificateSigningRequest(  # noqa: N802
         self, request: credential_service_pb2.GenerateCertificateSigningRequestRequest, context: grpc.ServicerContext
@@ -83,53 +131,5 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         return self.calls.run("GenerateCertificateSigningRequest", context, work)
 
 
-def _new_credential(request: credential_service_pb2.CreateCredentialRequest) -> NewCredential:
-    wanted = request.credential
-    activators = []
-    for position, activator in enumerate(wanted.activators):
-        field = f"credential.activators[{position}]"
-        start = translate.optional_time_in(activator, "start_time", field=field)
-        end = translate.optional_time_in(activator, "end_time", field=field)
-        signer = parse_name("signers", activator.signer, field=f"{field}.signer")
-        activators.append(Entitlement(signer=signer, start_time=start, end_time=end))
-    return NewCredential(
-        name=f"credentials/{parse_id(request.credential_id, field='credential_id')}",
-        key=parse_name("keys", wanted.key, field="credential.key"),
-        signer=parse_name("signers", wanted.signer, field="credential.signer"),
-        display_name=wanted.display_name,
-        certificate_chain=tuple(wanted.certificate_chain),
-        activators=tuple(activators),
-        clients=tuple(parse_name("clients", client, field="credential.clients") for client in wanted.clients),
-        max_items=wanted.max_items,
-        client_collected_otp=wanted.client_collected_otp_allowed,
-    )
-
-
-def credential_out(view: CredentialView) -> credential_service_pb2.Credential:
-    credential = view.credential
-    activators = []
-    for activator in view.activators:
-        message = credential_service_pb2.Activator(signer=activator.signer)
-        translate.set_time(message.start_time, activator.start_time)
-        translate.set_time(message.end_time, activator.end_time)
-        activators.append(message)
-    return credential_service_pb2.Credential(
-        name=credential.name,
-        key=credential.key,
-        signer=credential.signer,
-        display_name=credential.display_name,
-        certificate_chain=credential.certificate_chain,
-        activators=activators,
-        clients=view.clients,
-        max_items=credential.max_items,
-        client_collected_otp_allowed=credential.client_collected_otp,
-        state=credential_service_pb2.Credential.State.Value(credential.state.value),
-        key_type=translate.key_type_out(view.key.key_type),
-        algorithms=[translate.algorithm_out(found) for found in SignatureAlgorithm if found.fits(view.key.key_type)],
-        create_time=translate.time_out(credential.create_time),
-        authenticator_kinds=[
-            signer_service_pb2.Authenticator.Kind.Value(kind) for kind in credential.authenticator_kinds
-        ],
-        hours=credential.hours,
-        revocation_policy=credential_service_pb2.Credential.RevocationPolicy.Value(credential.revocation_policy.value),
-    )
+def _name_of(value: str) -> str:
+    return parse_name("credentials", value, field="name")

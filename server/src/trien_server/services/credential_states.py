@@ -124,9 +124,7 @@ class RevokeCredential:
         )
 
 
-def _certificates_of(
-    view: TrustedView, key: str, *, at: datetime, reason: RevocationReason
-) -> list[IssuedCertificate]:
+def _certificates_of(view: TrustedView, key: str, *, at: datetime, reason: RevocationReason) -> list[IssuedCertificate]:
     """Returns what the installation's own CA issued for a key, revoked; nothing when another CA did."""
     return [
         next_version(issued, state=IssuedCertificateState.REVOKED, revoke_time=at, revoke_reason=reason)
