@@ -144,6 +144,24 @@ class SmsSection(_Section):
     )
 
 
+class CaSection(_Section):
+    """[ca]: the installation's own CA, made by `trien-server ca create`"""
+
+    crl_folder: Path | None = Field(
+        default=None, description="A folder where the CA's revocation lists are kept fresh, for a web server to serve."
+    )
+    crl_url: str | None = Field(
+        default=None,
+        description="The URL under which that folder is served; new certificates name it. Without it they name none.",
+    )
+    crl_hours: Annotated[int, Field(ge=1, le=720)] = Field(
+        default=24, description="After how many hours a new list is made; one is also made after a revocation."
+    )
+    crl_days: Annotated[int, Field(ge=1, le=90)] = Field(
+        default=7, description="Within how many days a list says that the next one comes."
+    )
+
+
 class LogSection(_Section):
     """[log]"""
 
@@ -160,6 +178,7 @@ class Config(_Section):
     delivery: DeliverySection = DeliverySection()
     email: EmailSection | None = None
     sms: SmsSection | None = None
+    ca: CaSection = CaSection()
     log: LogSection = LogSection()
 
 
@@ -171,6 +190,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "delivery": DeliverySection,
     "email": EmailSection,
     "sms": SmsSection,
+    "ca": CaSection,
     "log": LogSection,
 }
 
@@ -234,6 +254,7 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
     faults = _address_faults(config.server)
     faults += [] if config.email is None else _email_faults(config.email)
     faults += [] if config.sms is None else _sms_faults(config.sms)
+    faults += _ca_faults(config.ca)
     if faults:
         raise BadConfiguration("\n".join(faults))
     return LoadedConfig(config=config, sources=sources)
@@ -301,6 +322,22 @@ def _sms_faults(sms: SmsSection) -> list[str]:
     return faults
 
 
+def _ca_faults(ca: CaSection) -> list[str]:
+    faults = []
+    if ca.crl_hours >= 24 * ca.crl_days:
+        faults.append(f"ca.crl_hours: expected less than the {ca.crl_days} days of ca.crl_days")
+    if ca.crl_url is not None:
+        try:
+            url = urlsplit(ca.crl_url)
+            usable = url.scheme == "http" and bool(url.hostname) and not (url.query or url.fragment or url.username)
+        except ValueError:
+            usable = False
+        if not (usable and ca.crl_url.isascii() and ca.crl_url.isprintable() and " " not in ca.crl_url):
+            # RFC 5280, section 8: a list behind https would have to be fetched to verify the connection it comes by.
+            faults.append("ca.crl_url: expected a URL with http, such as 'http://pki.district.example/crl'")
+    return faults
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -321,7 +358,7 @@ def _merge_file(path: Path, values: dict[str, dict[str, Any]], sources: dict[str
             continue
         for key, value in table.items():
             resolved = value
-            if isinstance(value, str) and (key.endswith("_file") or key == "module"):
+            if isinstance(value, str) and (key.endswith(("_file", "_folder")) or key == "module"):
                 resolved = str((path.parent / value).absolute())
             elif key == "url" and isinstance(value, str) and value.startswith("sqlite:///"):
                 resolved = f"sqlite:///{(path.parent / value.removeprefix('sqlite:///')).absolute()}"

@@ -4,6 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from google.protobuf.internal import api_implementation
@@ -18,7 +19,7 @@ from trien.v1 import (
     signing_service_pb2_grpc,
 )
 
-from trien_server.config import BadConfiguration, Config, EmailSection, SmsSection, senders_of, waiters_of
+from trien_server.config import BadConfiguration, CaSection, Config, EmailSection, SmsSection, senders_of, waiters_of
 from trien_server.core.delivered_text import Language
 from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
@@ -28,6 +29,7 @@ from trien_server.host.clock import SystemClock
 from trien_server.host.descriptors import allow_descriptors
 from trien_server.host.files import read_secret
 from trien_server.host.log import Log
+from trien_server.host.published_lists import ListFolder
 from trien_server.host.randomness import SystemRandomness
 from trien_server.hsm import Pkcs11Hsm
 from trien_server.rpc.access import AccessServicer
@@ -87,6 +89,7 @@ from trien_server.services.organizations import (
     ListOrganizations,
     UpdateOrganization,
 )
+from trien_server.services.own_ca import OwnCa, OwnCaSettings
 from trien_server.services.proposals import Proposals
 from trien_server.services.read_authorizations import (
     FetchActivationData,
@@ -118,6 +121,7 @@ _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
 _OWN_DESCRIPTORS = 512
 """What the process keeps for itself: database, token, log, and gRPC's own."""
+NO_LISTS = OwnCaSettings()
 _BEARER_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
@@ -139,6 +143,7 @@ class UseCases:
         senders: int,
         deliveries: Mapping[AuthenticatorKind, Delivery],
         language: Language,
+        own_ca: OwnCaSettings = NO_LISTS,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -198,11 +203,12 @@ class UseCases:
         )
         self.deny_authorization = DenyAuthorization(transactions=transactions)
         self.fetch_activation_data = FetchActivationData(transactions=transactions, seals=seals, clock=clock)
+        leases = Leases(transactions=transactions, randomness=randomness, report=report)
         self.key_generation = KeyGeneration(
             hsm=hsm,
             transactions=transactions,
             changes=changes,
-            leases=Leases(transactions=transactions, randomness=randomness, report=report),
+            leases=leases,
             clock=clock,
             randomness=randomness,
             report=report,
@@ -242,6 +248,18 @@ class UseCases:
         self.get_credential = GetCredential(transactions=transactions)
         self.list_credentials = ListCredentials(transactions=transactions)
         self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
+        self.own_ca = OwnCa(
+            transactions=transactions,
+            changes=changes,
+            proposals=proposals,
+            generation=self.key_generation,
+            leases=leases,
+            hsm=hsm,
+            clock=clock,
+            randomness=randomness,
+            report=report,
+            settings=own_ca,
+        )
         self.create_organization = CreateOrganization(changes=changes, clock=clock)
         self.get_organization = GetOrganization(transactions=transactions)
         self.list_organizations = ListOrganizations(transactions=transactions)
@@ -319,6 +337,10 @@ def build_grpc_server(
         resume=use.resume_credential,
         revoke=use.revoke_credential,
         generate_signing_request=use.generate_signing_request,
+        issue_certificate=use.own_ca.issue,
+        get_issued=use.own_ca.get,
+        list_issued=use.own_ca.list_,
+        revoke_issued=use.own_ca.revoke,
     )
     keys = KeyServicer(
         calls=calls,
@@ -450,6 +472,16 @@ def _build_sms(sms: SmsSection, clock: Clock, report: Report) -> Delivery:
         raise BadConfiguration(f"sms.secret_file: {sms.secret_file}: {fault}") from None
 
 
+def own_ca_settings(ca: CaSection) -> OwnCaSettings:
+    """Returns what is configured of the installation's own CA."""
+    return OwnCaSettings(
+        publication=None if ca.crl_folder is None else ListFolder(ca.crl_folder),
+        crl_url=ca.crl_url,
+        list_valid_for=timedelta(days=ca.crl_days),
+        list_every=timedelta(hours=ca.crl_hours),
+    )
+
+
 class Instance:
     """Token, database and use cases of one configuration, without a server."""
 
@@ -496,6 +528,7 @@ class Instance:
             senders=senders_of(config.server),
             deliveries=deliveries,
             language=Language(config.delivery.language),
+            own_ca=own_ca_settings(config.ca),
         )
 
     def _others_may_write(self) -> bool:
@@ -558,6 +591,7 @@ class Server:
         """Begins to serve."""
         self._instance.use.key_generation.start()
         self._instance.use.key_destruction.start()
+        self._instance.use.own_ca.start()
         self.grpc.start()
         self.grpc.set_serving(True)
         self._watch.start()
@@ -575,6 +609,7 @@ class Server:
                 thread.join()
         self._instance.use.key_generation.stop()
         self._instance.use.key_destruction.stop()
+        self._instance.use.own_ca.stop()
         self._instance.close()
 
     def _keep_beating(self) -> None:

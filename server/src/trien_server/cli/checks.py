@@ -1,5 +1,6 @@
 """What is wrong, and what to do about it."""
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +57,14 @@ def file_findings(config: Config) -> list[str]:
         found.append(f"token.softhsm_configuration_file: {softhsm} does not exist")
     for key, path in _certificate_files(config):
         found += [f"{key}: {fault}" for fault in _certificate_faults(path)]
-    return found + _tls_key_findings(config) + delivery_findings(config)
+    return found + _tls_key_findings(config) + delivery_findings(config) + _folder_findings(config)
+
+
+def _folder_findings(config: Config) -> list[str]:
+    folder = config.ca.crl_folder
+    if folder is None or (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        return []
+    return [f"ca.crl_folder: {folder} is no folder that this user may write to"]
 
 
 def delivery_findings(config: Config) -> list[str]:

@@ -165,6 +165,19 @@ class Delivery(Protocol):
         """
 
 
+class ListPublication(Protocol):
+    """Where the revocation lists of the installation's own CAs are fetched from. May be called from any thread."""
+
+    def published(self, authority: str) -> bytes | None:
+        """Returns what is published of a CA, or None. Raises `OSError` when that cannot be told."""
+
+    def publish(self, authority: str, encoded: bytes) -> None:
+        """Puts a CA's list (DER) in the place of the one before, at once: a reader finds one or the other, whole.
+
+        Raises `OSError`; then the one before is still there.
+        """
+
+
 class KeyMismatch(Exception):  # noqa: N818
     """The token holds no such key, more than one, or one with another public key; or opens no such wrapped key."""
 

@@ -91,6 +91,11 @@ PERMISSIONS: Mapping[str, frozenset[Role]] = {
 }
 """Which roles may call a method. Whoever may call one that makes a proposal may decide on another's."""
 
+HOST_PROPOSALS: Mapping[str, frozenset[Role]] = {
+    "Host.CreateCertificateAuthority": _SECURITY,
+}
+"""What only the server's own command line proposes, and which roles may decide on it. No rpc has these names."""
+
 CLIENT_METHODS = frozenset(
     {
         "AccessService.ShowAccess",
@@ -124,8 +129,9 @@ _APART = (frozenset({Role.SECURITY_OFFICER, Role.ADMINISTRATOR}),)
 
 
 def may(roles: Iterable[str], method: str) -> bool:
-    """Tells whether one of the roles may call a method."""
-    return not PERMISSIONS.get(method, frozenset()).isdisjoint(roles)
+    """Tells whether one of the roles may call a method, or decide on what the host proposed by it."""
+    allowed = PERMISSIONS.get(method) or HOST_PROPOSALS.get(method, frozenset())
+    return not allowed.isdisjoint(roles)
 
 
 def combination_fault(roles: Iterable[Role]) -> str | None:

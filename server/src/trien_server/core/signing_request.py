@@ -25,12 +25,13 @@ ALGORITHMS = {
 }
 """What a key of each type signs its request with."""
 
-_IDENTIFIERS = {
+ALGORITHM_IDENTIFIERS = {
     SignatureAlgorithm.RSA_PKCS1_SHA256: bytes.fromhex("300d06092a864886f70d01010b0500"),  # RFC 4055, section 5
     SignatureAlgorithm.ECDSA_P256_SHA256: bytes.fromhex("300a06082a8648ce3d040302"),  # RFC 5758, section 3.2
     SignatureAlgorithm.ECDSA_P384_SHA384: bytes.fromhex("300a06082a8648ce3d040303"),
     SignatureAlgorithm.ED25519: bytes.fromhex("300506032b6570"),  # RFC 8410, section 3
 }
+"""Their AlgorithmIdentifiers in DER."""
 _UTF8_STRING = 0x0C
 _COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3 (RFC 5280, appendix A.1)
 _ORGANIZATION_NAME = bytes.fromhex("060355040a")  # 2.5.4.10
@@ -89,4 +90,4 @@ def request_information(subject: bytes, public_key: bytes) -> bytes:
 def signing_request(information: bytes, key_type: KeyType, signature: bytes) -> bytes:
     """Returns the CertificationRequest in DER."""
     bits = der.encode(0x03, b"\x00" + signature)
-    return der.encode(der.SEQUENCE, information, _IDENTIFIERS[ALGORITHMS[key_type]], bits)
+    return der.encode(der.SEQUENCE, information, ALGORITHM_IDENTIFIERS[ALGORITHMS[key_type]], bits)

@@ -11,11 +11,17 @@ from trien_server.core.secret import Secret
 def write_private(path: Path, content: bytes) -> None:
     """Writes a file of mode 0600 at once: after a crash it is there whole, or as it was before."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, content, mode=0o600)
+
+
+def write_whole(path: Path, content: bytes, *, mode: int) -> None:
+    """Writes a file at once, in a folder that is there. Raises `OSError`; then it is as it was before."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
+            os.fchmod(stream.fileno(), mode)
             os.fsync(stream.fileno())
         Path(name).replace(path)
     except BaseException:

@@ -7,7 +7,7 @@ from trien.v1 import credential_service_pb2, credential_service_pb2_grpc, propos
 
 from trien_server.core.names import parse_name
 from trien_server.core.principal import Principal
-from trien_server.rpc import credential_messages
+from trien_server.rpc import credential_messages, issued_certificates
 from trien_server.rpc.calls import Calls
 from trien_server.rpc.credential_messages import credential_out
 from trien_server.rpc.proposals import proposal_out
@@ -16,6 +16,12 @@ from trien_server.services.credential_states import ResumeCredential, RevokeCred
 from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deadline import Deadline
 from trien_server.services.generate_signing_request import GenerateSigningRequest
+from trien_server.services.issued_certificates import (
+    GetIssuedCertificate,
+    IssueCertificate,
+    ListIssuedCertificates,
+    RevokeIssuedCertificate,
+)
 from trien_server.services.paging import Page
 
 
@@ -34,6 +40,10 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     resume: ResumeCredential
     revoke: RevokeCredential
     generate_signing_request: GenerateSigningRequest
+    issue_certificate: IssueCertificate
+    get_issued: GetIssuedCertificate
+    list_issued: ListIssuedCertificates
+    revoke_issued: RevokeIssuedCertificate
 
     def GetCredential(  # noqa: N802
         self, request: credential_service_pb2.GetCredentialRequest, context: grpc.ServicerContext
@@ -129,6 +139,52 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
             return credential_service_pb2.GenerateCertificateSigningRequestResponse(certificate_signing_request=encoded)
 
         return self.calls.run("GenerateCertificateSigningRequest", context, work)
+
+    def IssueCertificate(  # noqa: N802
+        self, request: credential_service_pb2.IssueCertificateRequest, context: grpc.ServicerContext
+    ) -> proposal_service_pb2.Proposal:
+        def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
+            proposed = self.issue_certificate(
+                principal,
+                key=parse_name("keys", request.key, field="key"),
+                signer=parse_name("signers", request.signer, field="signer"),
+                valid_days=request.valid_days,
+                deadline=deadline,
+            )
+            return proposal_out(proposed)
+
+        return self.calls.run("IssueCertificate", context, work)
+
+    def GetIssuedCertificate(  # noqa: N802
+        self, request: credential_service_pb2.GetIssuedCertificateRequest, context: grpc.ServicerContext
+    ) -> credential_service_pb2.IssuedCertificate:
+        def work(principal: Principal, _: Deadline) -> credential_service_pb2.IssuedCertificate:
+            name = parse_name("issuedCertificates", request.name, field="name")
+            return issued_certificates.issued_out(self.get_issued(principal, name))
+
+        return self.calls.run("GetIssuedCertificate", context, work)
+
+    def ListIssuedCertificates(  # noqa: N802
+        self, request: credential_service_pb2.ListIssuedCertificatesRequest, context: grpc.ServicerContext
+    ) -> credential_service_pb2.ListIssuedCertificatesResponse:
+        def work(principal: Principal, _: Deadline) -> credential_service_pb2.ListIssuedCertificatesResponse:
+            found, token = self.list_issued(principal, page=Page.parse(request.page_size, request.page_token))
+            issued = [issued_certificates.issued_out(view) for view in found]
+            return credential_service_pb2.ListIssuedCertificatesResponse(
+                issued_certificates=issued, next_page_token=token
+            )
+
+        return self.calls.run("ListIssuedCertificates", context, work)
+
+    def RevokeIssuedCertificate(  # noqa: N802
+        self, request: credential_service_pb2.RevokeIssuedCertificateRequest, context: grpc.ServicerContext
+    ) -> credential_service_pb2.IssuedCertificate:
+        def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.IssuedCertificate:
+            name = parse_name("issuedCertificates", request.name, field="name")
+            reason = issued_certificates.reason_in(request.reason)
+            return issued_certificates.issued_out(self.revoke_issued(principal, name, reason=reason, deadline=deadline))
+
+        return self.calls.run("RevokeIssuedCertificate", context, work)
 
 
 def _name_of(value: str) -> str:
