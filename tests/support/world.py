@@ -138,7 +138,7 @@ class World:
             self.store = MemoryStore(clock=self.clock.now)
         self.use = self.new_process()
 
-    def new_process(self, *, hsm: Hsm | None = None, store: Store | None = None) -> UseCases:
+    def new_process(self, *, hsm: Hsm | None = None, store: Store | None = None, **settings: Any) -> UseCases:
         """Returns use cases with empty caches over the same token and store: another process, or a restart."""
         return UseCases(
             hsm=hsm or self.hsm,
@@ -153,6 +153,7 @@ class World:
             senders=4,
             deliveries=self.deliveries,
             language=Language.ENGLISH,
+            **settings,
         )
 
     def deadline(self) -> Deadline:

@@ -162,6 +162,30 @@ class CaSection(_Section):
     )
 
 
+class RevocationSection(_Section):
+    """[revocation]: how the revocation status of other CAs' certificates is learnt"""
+
+    network: bool = Field(
+        default=False, description="Whether the OCSP responders and lists that certificates name are asked."
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="Hosts, with spaces between, that may have any address and port; others public ones, 80 and 443.",
+    )
+    crl_folder: Path | None = Field(
+        default=None, description="A folder with lists of other CAs, `*.crl`, that something else keeps fresh."
+    )
+    check_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
+        default=3600, description="How often each certificate is asked about."
+    )
+    valid_hours: Annotated[int, Field(ge=1, le=720)] = Field(
+        default=24, description="How long an answer counts at most, also when its CA says longer."
+    )
+    timeout_seconds: Annotated[float, Field(ge=1, le=60)] = Field(
+        default=10.0, description="How long one answer may take."
+    )
+
+
 class LogSection(_Section):
     """[log]"""
 
@@ -179,6 +203,7 @@ class Config(_Section):
     email: EmailSection | None = None
     sms: SmsSection | None = None
     ca: CaSection = CaSection()
+    revocation: RevocationSection = RevocationSection()
     log: LogSection = LogSection()
 
 
@@ -191,6 +216,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "email": EmailSection,
     "sms": SmsSection,
     "ca": CaSection,
+    "revocation": RevocationSection,
     "log": LogSection,
 }
 

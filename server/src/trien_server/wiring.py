@@ -19,10 +19,19 @@ from trien.v1 import (
     signing_service_pb2_grpc,
 )
 
-from trien_server.config import BadConfiguration, CaSection, Config, EmailSection, SmsSection, senders_of, waiters_of
+from trien_server.config import (
+    BadConfiguration,
+    CaSection,
+    Config,
+    EmailSection,
+    RevocationSection,
+    SmsSection,
+    senders_of,
+    waiters_of,
+)
 from trien_server.core.delivered_text import Language
 from trien_server.core.errors import Refusal
-from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
+from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, RevocationSource, Store
 from trien_server.core.records import AuthenticatorKind
 from trien_server.delivery import SmtpDelivery, SmtpTls, WebhookDelivery, verifying_context
 from trien_server.host.clock import SystemClock
@@ -32,6 +41,7 @@ from trien_server.host.log import Log
 from trien_server.host.published_lists import ListFolder
 from trien_server.host.randomness import SystemRandomness
 from trien_server.hsm import Pkcs11Hsm
+from trien_server.revocation import Network, NetworkRevocationSource
 from trien_server.rpc.access import AccessServicer
 from trien_server.rpc.admission import Admission
 from trien_server.rpc.authorizations import AuthorizationServicer
@@ -47,6 +57,7 @@ from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator
+from trien_server.services.certificate_checks import CertificateChecks, RevocationSettings
 from trien_server.services.challenge_answers import ChallengeAnswers
 from trien_server.services.changes import Changes
 from trien_server.services.client_changes import RestrictClient, UpdateClient
@@ -122,6 +133,7 @@ _REOPEN_SECONDS = 30.0
 _OWN_DESCRIPTORS = 512
 """What the process keeps for itself: database, token, log, and gRPC's own."""
 NO_LISTS = OwnCaSettings()
+ASK_NOBODY = RevocationSettings()
 _BEARER_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
@@ -144,6 +156,7 @@ class UseCases:
         deliveries: Mapping[AuthenticatorKind, Delivery],
         language: Language,
         own_ca: OwnCaSettings = NO_LISTS,
+        revocation: RevocationSettings = ASK_NOBODY,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -260,6 +273,17 @@ class UseCases:
             report=report,
             settings=own_ca,
         )
+        self.certificate_checks = None
+        if revocation.source is not None:
+            self.certificate_checks = CertificateChecks(
+                source=revocation.source,
+                transactions=transactions,
+                leases=leases,
+                clock=clock,
+                report=report,
+                every=revocation.every,
+                most_age=revocation.most_age,
+            )
         self.create_organization = CreateOrganization(changes=changes, clock=clock)
         self.get_organization = GetOrganization(transactions=transactions)
         self.list_organizations = ListOrganizations(transactions=transactions)
@@ -472,6 +496,16 @@ def _build_sms(sms: SmsSection, clock: Clock, report: Report) -> Delivery:
         raise BadConfiguration(f"sms.secret_file: {sms.secret_file}: {fault}") from None
 
 
+def build_revocation_source(settings: RevocationSection) -> RevocationSource | None:
+    """Returns what asks other CAs, or None when nothing is configured."""
+    if not settings.network and settings.crl_folder is None:
+        return None
+    network = None
+    if settings.network:
+        network = Network(allowed_hosts=settings.allowed_hosts.split(), timeout=settings.timeout_seconds)
+    return NetworkRevocationSource(network=network, list_folder=settings.crl_folder)
+
+
 def own_ca_settings(ca: CaSection) -> OwnCaSettings:
     """Returns what is configured of the installation's own CA."""
     return OwnCaSettings(
@@ -529,6 +563,11 @@ class Instance:
             deliveries=deliveries,
             language=Language(config.delivery.language),
             own_ca=own_ca_settings(config.ca),
+            revocation=RevocationSettings(
+                source=build_revocation_source(config.revocation),
+                every=timedelta(seconds=config.revocation.check_seconds),
+                most_age=timedelta(hours=config.revocation.valid_hours),
+            ),
         )
 
     def _others_may_write(self) -> bool:
@@ -592,6 +631,8 @@ class Server:
         self._instance.use.key_generation.start()
         self._instance.use.key_destruction.start()
         self._instance.use.own_ca.start()
+        if self._instance.use.certificate_checks is not None:
+            self._instance.use.certificate_checks.start()
         self.grpc.start()
         self.grpc.set_serving(True)
         self._watch.start()
@@ -610,6 +651,8 @@ class Server:
         self._instance.use.key_generation.stop()
         self._instance.use.key_destruction.stop()
         self._instance.use.own_ca.stop()
+        if self._instance.use.certificate_checks is not None:
+            self._instance.use.certificate_checks.stop()
         self._instance.close()
 
     def _keep_beating(self) -> None:

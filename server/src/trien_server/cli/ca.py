@@ -14,11 +14,9 @@ from trien_server.core.errors import InvalidArgument, StateConflict
 from trien_server.core.records import CertificateAuthority, Proposal, State
 from trien_server.host.files import write_whole
 from trien_server.host.log import Log
-from trien_server.services.certificate_authorities import METHOD, find_authority
+from trien_server.services.certificate_authorities import find_authority
 from trien_server.services.own_ca import OwnCa
 from trien_server.wiring import Instance
-
-DECIDERS = "a security officer"
 
 
 def create(
@@ -116,14 +114,16 @@ def _choose(found: Sequence[CertificateAuthority], wanted: str | None) -> Certif
 def _proposed(proposal: Proposal, chain: Sequence[bytes]) -> Iterator[str]:
     yield from _described(chain)
     yield "It is no public CA: nobody trusts it who does not install its certificate."
-    yield f"Proposed ({METHOD}). It issues nothing before {DECIDERS} has approved it:"
+    yield "It issues nothing before a security officer has approved it:"
     yield f"  trien proposals approve {proposal.name}"
 
 
 def _described(chain: Sequence[bytes]) -> Iterator[str]:
     certificate = x509.load_der_x509_certificate(chain[0])
     fingerprint = hashlib.sha256(chain[0]).hexdigest()
-    yield f"  subject      {certificate.subject.rfc4514_string()}"
+    attributes = [rdn.rfc4514_string() for rdn in certificate.subject.rdns]
+    for place, attribute in enumerate(attributes):
+        yield f"  {'' if place else 'subject':12} {attribute}"
     if len(chain) > 1:
         yield f"  issued by    {certificate.issuer.rfc4514_string()}"
     yield f"  valid until  {certificate.not_valid_after_utc:%Y-%m-%d}"

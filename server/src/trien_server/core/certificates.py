@@ -76,6 +76,12 @@ def validity_of(chain: Sequence[bytes]) -> tuple[datetime, datetime]:
     )
 
 
+def is_self_issued(encoded: bytes) -> bool:
+    """Tells whether a certificate (DER) names itself as its issuer."""
+    certificate = _load(encoded)
+    return certificate.issuer == certificate.subject
+
+
 def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, field: str) -> None:
     """Checks that a chain can become a credential's: the signer's certificate first, each issued by the next.
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
-from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.core.records import AuditEntry, Outcome, Record, Revocation
 from trien_server.core.secret import Secret
 
 R = TypeVar("R", bound=Record)
@@ -176,6 +176,35 @@ class ListPublication(Protocol):
 
         Raises `OSError`; then the one before is still there.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevocationAnswer:
+    """What a certificate's CA says of it: GOOD or REVOKED; `on_hold` when that may be taken back (certificateHold).
+
+    `source` says for people where it comes from; the answer counts until before `valid_until`.
+    """
+
+    revocation: Revocation
+    revoke_time: datetime | None = None
+    on_hold: bool = False
+    source: str
+    valid_until: datetime
+
+
+class RevocationSource(Protocol):
+    """Asks the CAs of certificates for their revocation status. May be used from any thread; may take a while."""
+
+    def status_of(self, certificate: bytes, issuer: bytes, *, at: datetime) -> RevocationAnswer:
+        """Returns what is known of a certificate (DER) at a time, by an answer that its issuer (DER) stands for.
+
+        Raises `StatusNotKnown` when nobody can be asked, nobody answers, or no answer can be believed: wrong
+        signature, other certificate, too old, from the future, too large.
+        """
+
+
+class StatusNotKnown(Exception):  # noqa: N818
+    """Nothing is known of a certificate now; the message says why, for operators."""
 
 
 class KeyMismatch(Exception):  # noqa: N818

@@ -23,6 +23,7 @@ from trien_server.core.records import (
     State,
 )
 from trien_server.core.roles import CLIENT_METHODS, may
+from trien_server.services.certificate_statuses import require_revocation_policy
 from trien_server.services.trusted import TrustedView
 
 
@@ -182,6 +183,7 @@ def require_usable(view: TrustedView, credential: Credential, *, at: datetime) -
     if not exists_at(view.require(Organization, signer.organization), at):
         raise CredentialDisabled("The signer's organization has ended or not begun.")
     assert_valid_at(credential.certificate_chain, at)
+    require_revocation_policy(view, credential, at=at)
     return UsableCredential(credential=credential, key=key, signer=signer)
 
 

@@ -39,7 +39,7 @@ from trien_server.core.records import (
 )
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
-from trien_server.services.keys import KeyGeneration
+from trien_server.services.key_generation import KeyGeneration
 from trien_server.services.proposals import HOST, Agreement, Plan, Proposals
 from trien_server.services.token_signatures import not_verified, sign_content
 from trien_server.services.transactions import Ledger, Transactions, next_version

@@ -92,6 +92,7 @@ class IssueCertificate:
                 make=self._plan,
                 set_on_approval=frozenset({"to_be_signed", "expire_time"}),
                 done=self._done,
+                concerns=_organizations,
             )
         )
 
@@ -104,9 +105,8 @@ class IssueCertificate:
         serial = parse_serial(self._randomness.bytes(SERIAL_BYTES))
 
         def read(view: TrustedView) -> NewCertificate:
-            operator = require_operator(view, principal, self.method)
+            require_operator(view, principal, self.method)
             authority, subject = require_authority(view), _subject_of(view, signer)
-            require_organization(view, operator, view.require(Signer, signer).organization)
             return NewCertificate(
                 name=f"{authority.name}/certificates/{serial:0{2 * SERIAL_BYTES}x}",
                 key=key,
@@ -275,6 +275,11 @@ def _require(view: TrustedView, operator: Operator, name: str) -> IssuedCertific
         raise PermissionDenied
     require_organization(view, operator, view.require(Signer, issued.signer).organization)
     return issued
+
+
+def _organizations(view: TrustedView, new: NewCertificate) -> list[str]:
+    signer = view.get(Signer, new.signer)
+    return [] if signer is None else [signer.organization]
 
 
 def _is_shown(view: TrustedView, operator: Operator, issued: IssuedCertificate) -> bool:

@@ -13,7 +13,7 @@ from trien_server.services.issued_certificates import (
     ListIssuedCertificates,
     RevokeIssuedCertificate,
 )
-from trien_server.services.keys import KeyGeneration
+from trien_server.services.key_generation import KeyGeneration
 from trien_server.services.leases import Leases
 from trien_server.services.proposals import Proposals
 from trien_server.services.revocation_lists import ListPublisher, RevocationLists

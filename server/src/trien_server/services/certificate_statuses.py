@@ -1,0 +1,111 @@
+"""What is known of the revocation of credentials' certificates, and what a credential's policy makes of it.
+
+Nothing here asks anybody: a request reads what the checker wrote, and of the installation's own CA the records
+themselves.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from trien_server.core.certificates import is_self_issued, validity_of
+from trien_server.core.errors import CertificateRevoked, CertificateStatusUnknown
+from trien_server.core.records import (
+    CertificateStatus,
+    Credential,
+    IssuedCertificate,
+    IssuedCertificateState,
+    Revocation,
+    RevocationPolicy,
+)
+from trien_server.services.trusted import TrustedView
+
+OWN_CA = "the installation's own CA"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownStatus:
+    """What is known of a credential's certificates at a time."""
+
+    not_before: datetime
+    not_after: datetime
+    revocation: Revocation
+    check_time: datetime | None
+    revoke_time: datetime | None
+    source: str
+
+
+def status_name(credential: str) -> str:
+    """Returns the name of the record of a credential's certificate status."""
+    return f"{credential}/certificateStatus"
+
+
+def chain_hash(chain: Sequence[bytes]) -> bytes:
+    """Returns the SHA-256 of a chain, which a status is about."""
+    return hashlib.sha256(b"".join(len(one).to_bytes(8) + one for one in chain)).digest()
+
+
+def asked_about(view: TrustedView, credential: Credential) -> list[tuple[bytes, bytes]]:
+    """Returns each certificate of a chain with its issuer's, as far as others know about them.
+
+    The last certificate is the anchor of the trust: nobody else answers for it. Nor is anybody asked of what the
+    installation's own CA issued.
+    """
+    pairs = list(itertools.pairwise(credential.certificate_chain))
+    if _own(view, credential) is not None:
+        pairs = pairs[1:]
+    return [(certificate, issuer) for certificate, issuer in pairs if not is_self_issued(certificate)]
+
+
+def require_revocation_policy(view: TrustedView, credential: Credential, *, at: datetime) -> None:
+    """Raises `CertificateRevoked` or `CertificateStatusUnknown` by the credential's policy. Asks no token when warm."""
+    if credential.revocation_policy is RevocationPolicy.IGNORE:
+        return
+    known = known_status(view, credential, at=at)
+    if known.revocation is Revocation.REVOKED:
+        raise CertificateRevoked("A certificate of the credential is revoked.")
+    if credential.revocation_policy is RevocationPolicy.REQUIRE_GOOD and known.revocation is not Revocation.GOOD:
+        raise CertificateStatusUnknown("The revocation status of the credential's certificates is not known now.")
+
+
+def known_status(view: TrustedView, credential: Credential, *, at: datetime) -> KnownStatus:
+    """Returns what is known of a credential's certificates. A revoked one stays so, a good one only for its time."""
+    begin, end = validity_of(credential.certificate_chain)
+    own = _own(view, credential)
+
+    def known(revocation: Revocation, source: str, **times: datetime | None) -> KnownStatus:
+        return KnownStatus(
+            not_before=begin,
+            not_after=end,
+            revocation=revocation,
+            source=source,
+            check_time=times.get("check_time"),
+            revoke_time=times.get("revoke_time"),
+        )
+
+    if own is not None and own.state is IssuedCertificateState.REVOKED:
+        return known(Revocation.REVOKED, OWN_CA, check_time=at, revoke_time=own.revoke_time)
+    if not asked_about(view, credential):
+        if own is None:
+            return known(Revocation.UNKNOWN, "the chain does not have the certificate's issuer")
+        return known(Revocation.GOOD, OWN_CA, check_time=at)
+    found = view.get(CertificateStatus, status_name(credential.name))
+    if found is None:
+        return known(Revocation.UNKNOWN, "not asked yet")
+    if found.chain_hash != chain_hash(credential.certificate_chain):
+        return known(Revocation.UNKNOWN, "not asked yet about the present certificates")
+    if found.revocation is Revocation.GOOD and at >= found.valid_until:
+        return known(Revocation.UNKNOWN, f"{found.source}: too old", check_time=found.check_time)
+    return known(found.revocation, found.source, check_time=found.check_time, revoke_time=found.revoke_time)
+
+
+def _own(view: TrustedView, credential: Credential) -> IssuedCertificate | None:
+    """Returns the record of the credential's own certificate when the installation's own CA issued it."""
+    if not credential.certificate_chain:
+        return None
+    for issued in view.find(IssuedCertificate, key=credential.key):
+        if issued.certificate == credential.certificate_chain[0]:
+            return issued
+    return None
