@@ -255,12 +255,6 @@ class UseCases:
         self.restrict_credential = RestrictCredential(changes=changes, transactions=transactions)
         self.suspend_credential = SuspendCredential(changes=changes, transactions=transactions)
         self.resume_credential = ResumeCredential(proposals=proposals)
-        self.revoke_credential = RevokeCredential(
-            changes=changes, transactions=transactions, clock=clock, revoked=lambda: None
-        )
-        self.get_credential = GetCredential(transactions=transactions)
-        self.list_credentials = ListCredentials(transactions=transactions)
-        self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
         self.own_ca = OwnCa(
             transactions=transactions,
             changes=changes,
@@ -273,6 +267,12 @@ class UseCases:
             report=report,
             settings=own_ca,
         )
+        self.revoke_credential = RevokeCredential(
+            changes=changes, transactions=transactions, clock=clock, revoked=self.own_ca.revoked
+        )
+        self.get_credential = GetCredential(transactions=transactions)
+        self.list_credentials = ListCredentials(transactions=transactions)
+        self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
         self.certificate_checks = None
         if revocation.source is not None:
             self.certificate_checks = CertificateChecks(

@@ -23,6 +23,7 @@ NO_PUBLIC_CA = "Private CA of one installation. It is no public CA, and nobody o
 """What the notice in the certificate of a CA of our own says."""
 
 _UTC_TIME, _GENERALIZED_TIME, _ENUMERATED, _BIT_STRING = 0x17, 0x18, 0x0A, 0x03
+_UTF8_STRING = 0x0C
 _CONTEXT_0, _CONTEXT_3 = 0xA0, 0xA3
 _EXPLICIT_TEXT = 200
 _LAST_UTC_YEAR = 2049
@@ -51,13 +52,17 @@ def parse_serial(random: bytes) -> int:
 
 def ca_subject(*, common_name: str, organization: str) -> bytes:
     """Returns a CA's subject as a DER Name; the unit says that it is private."""
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:64]),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Private CA, not a public CA"),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
-        ]
-    ).public_bytes()
+    named = (
+        (NameOID.ORGANIZATION_NAME, organization),
+        (NameOID.ORGANIZATIONAL_UNIT_NAME, "Private CA, not a public CA"),
+        (NameOID.COMMON_NAME, common_name),
+    )
+    # As in `signing_request.subject_name`: a bound in characters, which `cryptography` counts as bytes.
+    attributes = [
+        der.encode(der.SEQUENCE, _oid(oid.dotted_string), der.encode(_UTF8_STRING, value.encode()))
+        for oid, value in named
+    ]
+    return der.encode(der.SEQUENCE, *(der.encode(der.SET, attribute) for attribute in attributes))
 
 
 def ca_to_be_signed(
@@ -210,8 +215,9 @@ def _certificate(
 
 
 def _usage(*, authority: bool) -> x509.KeyUsage:
+    """Returns what a CA's key may do, or a signer's: contentCommitment alone, as its signing request asks for."""
     return x509.KeyUsage(
-        digital_signature=not authority,
+        digital_signature=False,
         content_commitment=not authority,
         key_encipherment=False,
         data_encipherment=False,

@@ -236,20 +236,6 @@ class RevokeIssuedCertificate:
         return revoked
 
 
-def revoke_certificates_of(
-    view: TrustedView, key: str, *, at: datetime, reason: RevocationReason
-) -> list[IssuedCertificate]:
-    """Returns what the installation's own CA issued for a key, revoked: records to put in force with a credential's.
-
-    Empty when another CA issued them, or all are revoked.
-    """
-    return [
-        _revoke(issued, at=at, reason=reason)
-        for issued in view.find(IssuedCertificate, key=key)
-        if issued.state is not IssuedCertificateState.REVOKED
-    ]
-
-
 def serial_of(name: str) -> int:
     """Returns the serial number that the name of an issued certificate ends in."""
     return int(name.rpartition("/")[2], 16)
