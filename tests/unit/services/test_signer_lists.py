@@ -5,6 +5,7 @@ import io
 import string
 import unicodedata
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
