@@ -5,7 +5,6 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 
 from google.protobuf.internal import api_implementation
 from trien.v1 import (
@@ -33,6 +32,7 @@ from trien_server.core.delivered_text import Language
 from trien_server.core.errors import Refusal
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, RevocationSource, Store
 from trien_server.core.records import AuthenticatorKind
+from trien_server.core.tls import TlsIdentity, TlsNotUsable
 from trien_server.delivery import SmtpDelivery, SmtpTls, WebhookDelivery, verifying_context
 from trien_server.host.clock import SystemClock
 from trien_server.host.descriptors import allow_descriptors
@@ -40,6 +40,7 @@ from trien_server.host.files import read_secret
 from trien_server.host.log import Log
 from trien_server.host.published_lists import ListFolder
 from trien_server.host.randomness import SystemRandomness
+from trien_server.host.tls_watch import TlsFiles, TlsWatch
 from trien_server.hsm import Pkcs11Hsm
 from trien_server.revocation import Network, NetworkRevocationSource
 from trien_server.rpc.access import AccessServicer
@@ -51,7 +52,7 @@ from trien_server.rpc.identity import Identify
 from trien_server.rpc.keys import KeyServicer
 from trien_server.rpc.organizations import OrganizationServicer
 from trien_server.rpc.proposals import ProposalServicer
-from trien_server.rpc.server import MOST_CONNECTIONS, PORTS, GrpcServer, Limits, TlsIdentity
+from trien_server.rpc.server import MOST_CONNECTIONS, PORTS, GrpcServer, Limits
 from trien_server.rpc.signers import SignerServicer
 from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
@@ -592,23 +593,26 @@ class Server:
     ) -> None:
         """Checks that the instance may start, and binds the ports.
 
-        Raises `NotThisInstallation`, `ClockNotTrusted`, `HsmUnavailable`, `OSError`.
+        Raises `NotThisInstallation`, `ClockNotTrusted`, `HsmUnavailable`, `BadConfiguration`, `OSError`.
         """
         self._instance = instance
         if api_implementation.Type() != "upb":
             raise OSError("protobuf runs on its pure-Python backend, which deeply nested messages can exhaust: refused")
         instance.use.check_start()
         settings = instance.config.server
+        files = TlsFiles(
+            certificate=settings.tls_certificate_file, key=settings.tls_key_file, client_ca=settings.client_ca_file
+        )
+        try:
+            tls = files.read()
+        except TlsNotUsable as fault:
+            raise BadConfiguration(f"server: {fault}: see tls_certificate_file, tls_key_file, client_ca_file") from None
         self.grpc = build_grpc_server(
             instance.use,
             clock=instance.clock,
             randomness=instance.randomness,
             log=instance.log.call,
-            tls=TlsIdentity(
-                certificate_chain=settings.tls_certificate_file.read_bytes(),
-                private_key=_private_key(settings.tls_key_file),
-                client_ca=settings.client_ca_file.read_bytes(),
-            ),
+            tls=tls,
             limits=Limits(
                 threads=settings.threads,
                 concurrent_calls=settings.concurrent_calls,
@@ -619,6 +623,9 @@ class Server:
             certificate_address=settings.certificate_address,
             reflect=settings.reflection,
             shared_ports=shared_ports,
+        )
+        self._tls_watch = TlsWatch(
+            files=files, present=tls, apply=self.grpc.replace_tls, clock=instance.clock, report=instance.report
         )
         self._tell = tell
         self._stopped = threading.Event()
@@ -635,12 +642,18 @@ class Server:
             self._instance.use.certificate_checks.start()
         self.grpc.start()
         self.grpc.set_serving(True)
+        self._tls_watch.start()
         self._watch.start()
         self._beat.start()
+
+    def reload(self) -> None:
+        """Looks at the TLS files at once, not only within some seconds."""
+        self._tls_watch.reload()
 
     def stop(self) -> None:
         """Not serving, drain, finish what is at work, close."""
         self._stopped.set()
+        self._tls_watch.stop()
         settings = self._instance.config.server
         self._instance.use.wait_authorization.stop()
         self.grpc.stop(drain=settings.drain_seconds, grace=settings.grace_seconds)
@@ -686,7 +699,3 @@ def _connections() -> int:
     """Returns how many connections each port may have, so that callers leave descriptors for the server itself."""
     allowed = allow_descriptors(PORTS * MOST_CONNECTIONS + _OWN_DESCRIPTORS)
     return max(1, min(MOST_CONNECTIONS, (allowed - _OWN_DESCRIPTORS) // PORTS))
-
-
-def _private_key(path: Path) -> bytes:
-    return read_secret(path).reveal() + b"\n"

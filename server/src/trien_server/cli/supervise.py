@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from trien_server.config import Config, LoadedConfig
 from trien_server.host.log import Log
-from trien_server.host.stop import StopSignal
+from trien_server.host.stop import ReloadSignal, StopSignal
 from trien_server.host.supervisor import Supervisor, reserve
 
 
@@ -14,6 +14,7 @@ def supervise(loaded: LoadedConfig, *, stop: StopSignal) -> int:
 
     Raises `OSError` when a port is taken.
     """
+    reload = ReloadSignal()
     settings = loaded.config.server
     log = Log(form=loaded.config.log.format)
     token_socket, token_address = reserve(settings.token_address)
@@ -33,7 +34,9 @@ def supervise(loaded: LoadedConfig, *, stop: StopSignal) -> int:
             report=log.report,
             started=lambda pid: log.info("worker_started", pid=str(pid)),
         )
-        return supervisor.run(stop, grace=settings.drain_seconds + settings.grace_seconds + 5.0, ready=ready)
+        return supervisor.run(
+            stop, grace=settings.drain_seconds + settings.grace_seconds + 5.0, ready=ready, reload=reload.take
+        )
 
 
 def _command(heartbeat: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a flag, and an end that nothing holds up."""
+"""Signals as flags, and an end that nothing holds up."""
 
 import os
 import signal
@@ -31,6 +31,23 @@ class StopSignal:
 
     def _handle(self, _: int, __: FrameType | None) -> None:
         self._stopped = True
+
+
+class ReloadSignal:
+    """Is set by SIGHUP, which by default would end the process."""
+
+    def __init__(self) -> None:
+        """Takes the signal over; only in the main thread."""
+        self._asked = False
+        signal.signal(signal.SIGHUP, self._handle)
+
+    def take(self) -> bool:
+        """Returns whether the signal came since it was last asked."""
+        asked, self._asked = self._asked, False
+        return asked
+
+    def _handle(self, _: int, __: FrameType | None) -> None:
+        self._asked = True
 
 
 def end_within(seconds: float, code: int) -> None:

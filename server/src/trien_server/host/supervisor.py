@@ -78,8 +78,17 @@ class Supervisor:
         self._next_start = 0.0
         self._numbers = 0
 
-    def run(self, stop: StopSignal, *, grace: float, ready: Callable[[], None] = lambda: None) -> int:
+    def run(
+        self,
+        stop: StopSignal,
+        *,
+        grace: float,
+        ready: Callable[[], None] = lambda: None,
+        reload: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Runs until `stop` is set, then ends the workers gracefully; returns the exit code.
+
+        `reload` tells whether SIGHUP is to be handed on to the workers.
 
         0 after a stop; 3 when a worker says that the token refused the PIN: nothing logs in again, for tokens
         lock; 1 when no worker ever served.
@@ -89,6 +98,8 @@ class Supervisor:
             while not stop.is_set():
                 self._start_missing()
                 self._listen(0.1)
+                if reload():
+                    self._hand_on_hangup()
                 code = self._bury()
                 if code is not None:
                     return code
@@ -161,6 +172,11 @@ class Supervisor:
                 self._dismiss(worker, "worker_silent")
             if worker.leaving_since is not None and now - worker.leaving_since > DYING_SECONDS:
                 self._signal(worker, signal.SIGKILL)
+
+    def _hand_on_hangup(self) -> None:
+        for worker in self._workers:
+            if worker.served:  # one that begins reads everything anyway, and may not know the signal yet
+                self._signal(worker, signal.SIGHUP)
 
     def _dismiss(self, worker: _Worker, event: str) -> None:
         if worker.leaving_since is None:

@@ -19,8 +19,10 @@ from trien.v1 import (
     signing_service_pb2,
 )
 
+from trien_server.core.tls import TlsIdentity
 from trien_server.rpc.admission import Admission
 from trien_server.rpc.health import Health
+from trien_server.rpc.tls import PortCertificate
 
 _LARGEST_ANSWER = 2 * 1024 * 1024
 """A proposal's statement has up to 1 MiB (services/proposals.py), also where requests have to be smaller."""
@@ -45,15 +47,6 @@ SERVICES: tuple[str, ...] = tuple(
 HEALTH = "grpc.health.v1.Health"
 MOST_CONNECTIONS = 2_000
 PORTS = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class TlsIdentity:
-    """The server's own certificate chain and key, and the CA whose client certificates it takes, all PEM."""
-
-    certificate_chain: bytes
-    private_key: bytes
-    client_ca: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +100,10 @@ class GrpcServer:
         if reflect:
             names = (*SERVICES, HEALTH, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        identity = [(tls.private_key, tls.certificate_chain)]
-        self.token_port = self._bind(token_address, grpc.ssl_server_credentials(identity))
-        self.certificate_port = self._bind(
-            certificate_address,
-            grpc.ssl_server_credentials(identity, root_certificates=tls.client_ca, require_client_auth=True),
-        )
+        token, certificate = PortCertificate(tls, demand=False), PortCertificate(tls, demand=True)
+        self._certificates = (token, certificate)
+        self.token_port = self._bind(token_address, token.credentials)
+        self.certificate_port = self._bind(certificate_address, certificate.credentials)
         self.set_serving(False)
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials) -> int:
@@ -123,6 +114,11 @@ class GrpcServer:
         if port == 0:
             raise OSError(f"cannot listen on {address}: is the port taken?")
         return port
+
+    def replace_tls(self, tls: TlsIdentity) -> None:
+        """Makes new connections with another identity, which was checked. Those that are there stay."""
+        for certificate in self._certificates:
+            certificate.replace(tls)
 
     def start(self) -> None:
         """Begins to answer; health says NOT_SERVING until `set_serving`."""
