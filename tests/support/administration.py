@@ -308,10 +308,16 @@ class Administrator:
             made = person.call(person.signers.ConfirmEnrolment, confirmation)
         return made.name, begun.otpauth_uri
 
-    def create_key(self, identifier: str, key_type: Any = algorithms_pb2.EC_P256) -> key_service_pb2.Key:
+    def create_key(
+        self,
+        identifier: str,
+        key_type: Any = algorithms_pb2.EC_P256,
+        protection_level: Any = key_service_pb2.PROTECTION_LEVEL_UNSPECIFIED,
+    ) -> key_service_pb2.Key:
         """Makes a key and waits until it is generated."""
         keys = self.connection.keys
-        request = key_service_pb2.CreateKeyRequest(key_id=identifier, key=key_service_pb2.Key(key_type=key_type))
+        wanted = key_service_pb2.Key(key_type=key_type, protection_level=protection_level)
+        request = key_service_pb2.CreateKeyRequest(key_id=identifier, key=wanted)
         key: key_service_pb2.Key = self.connection.call(keys.CreateKey, request)
         end = time.monotonic() + 120
         while key.state == key_service_pb2.Key.PENDING_GENERATION and time.monotonic() < end:
@@ -377,13 +383,14 @@ class Administrator:
         identifier: str,
         *,
         key_type: Any = algorithms_pb2.EC_P256,
+        protection_level: Any = key_service_pb2.PROTECTION_LEVEL_UNSPECIFIED,
         clients: Sequence[str] = ("clients/e-office",),
         **policy: Any,
     ) -> Person:
         """Makes a person with a HOTP authenticator, a key, a certificate and a credential."""
         signer = self.create_signer(identifier)
         authenticator = self.create_counter(signer)
-        key = self.create_key(identifier, key_type)
+        key = self.create_key(identifier, key_type, protection_level)
         certificate = self.ca.issue_signer(self.signing_request(key.name, signer))
         credential = self.create_credential(
             identifier,

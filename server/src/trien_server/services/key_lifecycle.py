@@ -17,13 +17,13 @@ DEFAULT_DELAY_DAYS = 30
 LONGEST_DELAY_DAYS = 365
 
 _WHY_NOT = {
-    KeyState.PENDING_GENERATION: "It is still being generated.",
-    KeyState.ENABLED: "It is enabled.",
-    KeyState.DISABLED: "It is disabled.",
-    KeyState.GENERATION_FAILED: "It was never generated: make another one.",
-    KeyState.DESTROY_SCHEDULED: "Its destruction is scheduled: cancel that first.",
-    KeyState.DESTROYING: "It is being destroyed, which cannot be stopped any more.",
-    KeyState.DESTROYED: "It is destroyed.",
+    KeyState.PENDING_GENERATION: "The key is still being generated.",
+    KeyState.ENABLED: "The key is enabled.",
+    KeyState.DISABLED: "The key is disabled.",
+    KeyState.GENERATION_FAILED: "The key was never generated: make another one.",
+    KeyState.DESTROY_SCHEDULED: "The key's destruction is scheduled: cancel that first.",
+    KeyState.DESTROYING: "The key is being destroyed, which cannot be stopped any more.",
+    KeyState.DESTROYED: "The key is destroyed.",
 }
 
 
@@ -175,7 +175,7 @@ def _require(view: TrustedView, name: str, *states: KeyState) -> Key:
     if key is None:
         raise PermissionDenied
     if key.state not in states:
-        raise StateConflict(f"The key's state does not allow it. {_WHY_NOT[key.state]}")
+        raise StateConflict(_WHY_NOT[key.state])
     return key
 
 
