@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
 
 import pyotp
 from cryptography import x509
@@ -153,6 +154,7 @@ class World:
             senders=4,
             deliveries=self.deliveries,
             language=Language.ENGLISH,
+            zone=ZoneInfo("Asia/Ho_Chi_Minh"),
             **settings,
         )
 

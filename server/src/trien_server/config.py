@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,6 +39,9 @@ class ServiceSection(_Section):
     """[service]"""
 
     name: str = Field(default="Trien", description="The issuer that people see in their authenticator app.")
+    time_zone: str = Field(
+        default="Asia/Ho_Chi_Minh", description="The time zone (tz database) of the hours in credentials' policies."
+    )
 
 
 class ServerSection(_Section):
@@ -277,6 +281,7 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
             "for waiting, delivering codes and other calls need some"
         )
     _check_token(config.token)
+    _check_time_zone(config.service)
     faults = _address_faults(config.server)
     faults += [] if config.email is None else _email_faults(config.email)
     faults += [] if config.sms is None else _sms_faults(config.sms)
@@ -284,6 +289,15 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
     if faults:
         raise BadConfiguration("\n".join(faults))
     return LoadedConfig(config=config, sources=sources)
+
+
+def _check_time_zone(service: ServiceSection) -> None:
+    try:
+        ZoneInfo(service.time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise BadConfiguration(
+            f"service.time_zone: {service.time_zone!r} is no time zone; expected one such as 'Asia/Ho_Chi_Minh'"
+        ) from None
 
 
 def _check_token(token: TokenSection) -> None:

@@ -4,7 +4,8 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import timedelta, tzinfo
+from zoneinfo import ZoneInfo
 
 from google.protobuf.internal import api_implementation
 from trien.v1 import (
@@ -156,6 +157,7 @@ class UseCases:
         senders: int,
         deliveries: Mapping[AuthenticatorKind, Delivery],
         language: Language,
+        zone: tzinfo,
         own_ca: OwnCaSettings = NO_LISTS,
         revocation: RevocationSettings = ASK_NOBODY,
     ) -> None:
@@ -167,7 +169,7 @@ class UseCases:
         changes = Changes(transactions=transactions, seals=seals)
         passwords = OneTimePasswords(hsm=hsm, seals=seals)
         queue = SigningQueue(places=places, admitted=admitted)
-        grants = SigningGrants(seals=seals, one_time_passwords=passwords, randomness=randomness)
+        grants = SigningGrants(seals=seals, one_time_passwords=passwords, randomness=randomness, zone=zone)
         signatures = Signatures(
             hsm=hsm, queue=queue, transactions=transactions, clock=clock, randomness=randomness, report=report
         )
@@ -203,14 +205,18 @@ class UseCases:
             challenge_answers=ChallengeAnswers(hsm=hsm, seals=seals),
             clock=clock,
             randomness=randomness,
+            zone=zone,
         )
-        self.create_challenge = CreateChallenge(transactions=transactions, clock=clock, randomness=randomness)
+        self.create_challenge = CreateChallenge(
+            transactions=transactions, clock=clock, randomness=randomness, zone=zone
+        )
         self.send_one_time_password = SendOneTimePassword(
             hsm=hsm,
             transactions=transactions,
             deliveries=deliveries,
             clock=clock,
             randomness=randomness,
+            zone=zone,
             service=issuer,
             language=language,
             senders=senders,
@@ -569,6 +575,7 @@ class Instance:
                 every=timedelta(seconds=config.revocation.check_seconds),
                 most_age=timedelta(hours=config.revocation.valid_hours),
             ),
+            zone=ZoneInfo(config.service.time_zone),
         )
 
     def _others_may_write(self) -> bool:

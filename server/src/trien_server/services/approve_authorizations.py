@@ -2,18 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 
 from trien_server.core.audit import leaf_hash
 from trien_server.core.authorization import approve
 from trien_server.core.errors import Refusal, RequestIdReused
 from trien_server.core.ports import Clock, NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
-from trien_server.core.records import Approval, Assurance, Authorization, GrantedRequest
+from trien_server.core.records import (
+    SHOWING_KINDS,
+    Approval,
+    Assurance,
+    AuthenticatorKind,
+    Authorization,
+    GrantedRequest,
+)
 from trien_server.core.secret import Secret
 from trien_server.services import granted_requests
 from trien_server.services.access import require_client
 from trien_server.services.attempt_counting import Accepted
-from trien_server.services.authorization_lists import check_names, require_list, require_same
+from trien_server.services.authorization_lists import PendingList, check_names, require_list, require_same
 from trien_server.services.challenge_answers import ChallengeAnswers, PreparedAnswer
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
@@ -23,6 +31,9 @@ from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import Stale, TrustedView
 
 METHOD = "ApproveAuthorizations"
+CHALLENGED_KINDS = frozenset(AuthenticatorKind) - SHOWING_KINDS
+
+Check = PreparedCheck | PreparedAnswer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +67,14 @@ class ApproveAuthorizations:
         challenge_answers: ChallengeAnswers,
         clock: Clock,
         randomness: Randomness,
+        zone: tzinfo,
     ) -> None:
         self._transactions = transactions
         self._one_time_passwords = one_time_passwords
         self._challenge_answers = challenge_answers
         self._clock = clock
         self._randomness = randomness
+        self._zone = zone
 
     def __call__(
         self, principal: Principal, command: ApproveAuthorizationsCommand, deadline: Deadline
@@ -88,51 +101,32 @@ class ApproveAuthorizations:
         at = self._clock.now()
         content = granted_requests.content_hash(METHOD, [principal.name, command.signer, *command.names])
 
-        def prepare(
-            view: TrustedView,
-        ) -> ApprovalResult | tuple[TrustedView, list[Authorization], PreparedCheck | PreparedAnswer]:
+        def prepare(view: TrustedView) -> ApprovalResult | tuple[TrustedView, PendingList, Check]:
             require_client(view, principal, f"AuthorizationService.{METHOD}")
             made = self._made_before(view, principal, command, content)
             if made is not None:
                 return made
-            authorizations = require_list(
+            waiting = require_list(
                 view,
                 principal,
                 command.names,
                 signer=command.signer,
                 method=f"AuthorizationService.{METHOD}",
+                kinds=SHOWING_KINDS if command.challenge is None else CHALLENGED_KINDS,
+                zone=self._zone,
                 at=at,
             )
-            if command.challenge is None:
-                return (
-                    view,
-                    authorizations,
-                    self._one_time_passwords.prepare(
-                        view, command.password, signer=command.signer, client=principal.name, at=at
-                    ),
-                )
-            return (
-                view,
-                authorizations,
-                self._challenge_answers.prepare(
-                    view,
-                    command.password,
-                    authorizations,
-                    challenge=command.challenge,
-                    signer=command.signer,
-                    client=principal.name,
-                    at=at,
-                ),
-            )
+            return view, waiting, self._check(view, principal, command, waiting, at)
 
         prepared = self._transactions.read(prepare)
         if isinstance(prepared, ApprovalResult):
             return prepared
-        view, authorizations, check = prepared
+        view, waiting, check = prepared
 
         def decide(ledger: Ledger) -> ApprovalResult | Refusal:
             ledger.assert_unchanged(view)
-            require_same(ledger, authorizations)
+            require_same(ledger, waiting.authorizations)
+            waiting.require_hours(self._zone, at=ledger.at)
             accepted = self._consume(ledger, check, command.password, client=principal.name)
             if isinstance(accepted, Refusal):
                 return ledger.refuse(accepted, _details(principal.name, command))
@@ -146,13 +140,40 @@ class ApproveAuthorizations:
                 authorizations=command.names,
                 create_time=ledger.at,
             )
-            return self._write(ledger, principal, command, content, approval, accepted, authorizations)
+            return self._write(ledger, principal, command, content, approval, accepted, waiting.authorizations)
 
         return self._transactions.run(decide, timeout=deadline.remaining())
 
-    def _consume(
-        self, ledger: Ledger, check: PreparedCheck | PreparedAnswer, password: Secret, *, client: str
-    ) -> Accepted | Refusal:
+    def _check(
+        self,
+        view: TrustedView,
+        principal: Principal,
+        command: ApproveAuthorizationsCommand,
+        waiting: PendingList,
+        at: datetime,
+    ) -> Check:
+        """Computes what the code is compared with. Raises what the two ways to do so raise."""
+        if command.challenge is None:
+            return self._one_time_passwords.prepare(
+                view,
+                command.password,
+                signer=command.signer,
+                client=principal.name,
+                kinds=waiting.kinds,
+                at=at,
+            )
+        return self._challenge_answers.prepare(
+            view,
+            command.password,
+            waiting.authorizations,
+            challenge=command.challenge,
+            signer=command.signer,
+            client=principal.name,
+            kinds=waiting.kinds,
+            at=at,
+        )
+
+    def _consume(self, ledger: Ledger, check: Check, password: Secret, *, client: str) -> Accepted | Refusal:
         match check:
             case PreparedCheck():
                 return self._one_time_passwords.consume(ledger, check, password, client=client)

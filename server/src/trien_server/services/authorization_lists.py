@@ -1,8 +1,9 @@
 """A list of authorizations that one code is to approve: checked before any code is made or looked at (P2)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
 
 from trien_server.core.authorization import assert_key, assert_pending
 from trien_server.core.errors import (
@@ -13,7 +14,7 @@ from trien_server.core.errors import (
     PermissionDenied,
 )
 from trien_server.core.principal import Principal
-from trien_server.core.records import Authorization
+from trien_server.core.records import AuthenticatorKind, Authorization, Credential
 from trien_server.services.access import (
     require_approver,
     require_client,
@@ -21,11 +22,29 @@ from trien_server.services.access import (
     require_credential,
     require_usable,
 )
+from trien_server.services.credential_policy import require_hours, require_kinds, require_size
 from trien_server.services.read_authorizations import require_own
 from trien_server.services.transactions import Ledger
 from trien_server.services.trusted import Stale, TrustedView
 
 MOST_AUTHORIZATIONS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingList:
+    """Authorizations that wait for one person's decision, their credentials position by position, and the kinds of
+    authenticator whose codes approve all of them.
+    """
+
+    authorizations: tuple[Authorization, ...]
+    credentials: tuple[Credential, ...]
+    kinds: frozenset[AuthenticatorKind]
+
+    def require_hours(self, zone: tzinfo, *, at: datetime) -> None:
+        """Raises `NotAllowedByPolicy`, with the authorization's name, outside of the hours of one of them."""
+        for authorization, credential in zip(self.authorizations, self.credentials, strict=True):
+            with _named(authorization.name):
+                require_hours(credential, zone, at=at)
 
 
 def check_names(names: Sequence[str], *, field: str) -> None:
@@ -37,30 +56,45 @@ def check_names(names: Sequence[str], *, field: str) -> None:
 
 
 def require_list(
-    view: TrustedView, principal: Principal, names: Sequence[str], *, signer: str, method: str, at: datetime
-) -> list[Authorization]:
+    view: TrustedView,
+    principal: Principal,
+    names: Sequence[str],
+    *,
+    signer: str,
+    method: str,
+    kinds: Collection[AuthenticatorKind],
+    zone: tzinfo,
+    at: datetime,
+) -> PendingList:
     """Returns the calling client's authorizations, in order, that wait for the signer's decision.
 
-    Raises `PermissionDenied`, `CredentialDisabled`, `CertificateNotValid`, `NotAllowedByPolicy`,
-    `AuthorizationNotPending`, `AuthorizationExpired`: each with the name of the authorization that it is about, but
-    `PermissionDenied` without one when the client itself may no longer call.
+    `kinds` are those of the authenticators that the decision could come by. Raises `PermissionDenied`,
+    `CredentialDisabled`, `CertificateNotValid`, `NotAllowedByPolicy`, `AuthorizationNotPending`,
+    `AuthorizationExpired`: each with the name of the authorization that it is about, but `PermissionDenied` without one
+    when the client itself may no longer call.
     """
     require_client(view, principal, method)
     authorizations = []
     for name in names:
         with _named(name):
             authorizations.append(require_own(view, principal, name, method))
+    left, credentials = frozenset(kinds), []
     for authorization in authorizations:
         with _named(authorization.name):
             credential = require_credential(view, principal, authorization.credential, method)
             require_usable(view, credential, at=at)
             require_client_collected_otp(credential)
+            require_size(credential, authorization)
+            left = require_kinds(credential, left)
             if authorization.approver not in (None, signer):
                 raise PermissionDenied
             require_approver(view, credential, signer, field="one_time_password.signer", at=at)
             assert_pending(authorization, at=at)
             assert_key(authorization, credential.key)
-    return authorizations
+            credentials.append(credential)
+    found = PendingList(authorizations=tuple(authorizations), credentials=tuple(credentials), kinds=left)
+    found.require_hours(zone, at=at)
+    return found
 
 
 @contextmanager

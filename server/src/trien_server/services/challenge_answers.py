@@ -1,11 +1,11 @@
 """Checks a code that answers a challenge: of an OCRA authenticator, or one that was delivered (P2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from trien_server.core.challenges import assert_answerable, code_message, question
-from trien_server.core.errors import ChallengeNotPending, PermissionDenied, Refusal
+from trien_server.core.errors import ChallengeNotPending, NotAllowedByPolicy, PermissionDenied, Refusal
 from trien_server.core.ocra import OcraSuite, ocra, suite_of
 from trien_server.core.ports import Hsm, VersionConflict
 from trien_server.core.records import Authenticator, AuthenticatorKind, Authorization, Challenge, State
@@ -43,12 +43,14 @@ class ChallengeAnswers:
         challenge: str,
         signer: str,
         client: str,
+        kinds: Collection[AuthenticatorKind],
         at: datetime,
     ) -> PreparedAnswer:
         """Computes what the code is compared with, for the authorizations as they are; one token call.
 
         Raises `PermissionDenied` for a challenge of another client or person as for an unknown one (P11),
-        `SignerLocked`, `ChallengeNotPending`, `HsmUnavailable`.
+        `NotAllowedByPolicy` when its authenticator is of none of these kinds, `SignerLocked`, `ChallengeNotPending`,
+        `HsmUnavailable`.
         """
         found = view.get(Challenge, challenge)
         if found is None or (found.client, found.signer) != (client, signer):
@@ -58,6 +60,8 @@ class ChallengeAnswers:
         authenticator = view.require(Authenticator, found.authenticator)
         if authenticator.state is not State.ENABLED:
             raise ChallengeNotPending("The challenge's authenticator is not enabled; make a challenge for another.")
+        if authenticator.kind not in kinds:
+            raise NotAllowedByPolicy(f"The credential is approved by {' or '.join(sorted(kinds))} alone.")
         asked = question(found.name, found.nonce, authorizations)
         given, right = self._compared(found, authenticator, asked, code)
         return PreparedAnswer(challenge=found, authenticator=authenticator, given=given, right=right)

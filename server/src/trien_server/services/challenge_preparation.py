@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from trien_server.core.challenges import LIFETIME, NONCE_SIZE, question
-from trien_server.core.errors import InvalidArgument, PermissionDenied
+from trien_server.core.errors import InvalidArgument, NotAllowedByPolicy, PermissionDenied
 from trien_server.core.ports import Randomness
 from trien_server.core.principal import Principal
 from trien_server.core.records import Authenticator, AuthenticatorKind, Authorization, Challenge, State
@@ -44,6 +44,7 @@ def prepare(
     method: str,
     kinds: Collection[AuthenticatorKind],
     randomness: Randomness,
+    zone: tzinfo,
     at: datetime,
 ) -> NewChallenge:
     """Returns a challenge that can be written, after every check of ApproveAuthorizations but the code itself.
@@ -51,9 +52,12 @@ def prepare(
     It ends with the first of its authorizations. Raises as `authorization_lists.require_list`, `SignerLocked`,
     `PermissionDenied` for an authenticator that is not the person's, `InvalidArgument`.
     """
-    authorizations = require_list(view, principal, command.names, signer=command.signer, method=method, at=at)
+    waiting = require_list(
+        view, principal, command.names, signer=command.signer, method=method, kinds=kinds, zone=zone, at=at
+    )
+    authorizations = waiting.authorizations
     require_open(view, signer=command.signer, client=principal.name, at=at)
-    authenticator = _choose(view, command, kinds)
+    authenticator = _choose(view, command, kinds, waiting.kinds)
     challenge = Challenge(
         name=f"{command.signer}/challenges/{new_id(randomness)}",
         signer=command.signer,
@@ -68,7 +72,7 @@ def prepare(
         challenge=challenge,
         authenticator=authenticator,
         question=question(challenge.name, challenge.nonce, authorizations),
-        authorizations=tuple(authorizations),
+        authorizations=authorizations,
     )
 
 
@@ -85,15 +89,22 @@ def details(made: NewChallenge) -> dict[str, object]:
     }
 
 
-def _choose(view: TrustedView, command: ChallengeCommand, kinds: Collection[AuthenticatorKind]) -> Authenticator:
+def _choose(
+    view: TrustedView,
+    command: ChallengeCommand,
+    kinds: Collection[AuthenticatorKind],
+    allowed: Collection[AuthenticatorKind],
+) -> Authenticator:
     if command.authenticator is not None:
         wanted = view.get(Authenticator, command.authenticator)
         if wanted is None or wanted.signer != command.signer or wanted.state is not State.ENABLED:
             raise PermissionDenied
+        if wanted.kind in kinds and wanted.kind not in allowed:
+            raise NotAllowedByPolicy(f"The credential is approved by {' or '.join(sorted(allowed))} alone.")
         fitting: Sequence[Authenticator] = [wanted] if wanted.kind in kinds else []
     else:
         found = view.find(Authenticator, signer=command.signer)
-        fitting = [one for one in found if one.kind in kinds and one.state is State.ENABLED]
+        fitting = [one for one in found if one.kind in allowed and one.state is State.ENABLED]
     if len(fitting) != 1:
         named = " or ".join(sorted(kinds))
         raise InvalidArgument("authenticator", f"name one of kind {named}; it may be absent when the person has one")

@@ -1,5 +1,7 @@
 """CreateChallenge: a question for a person's OCRA authenticator, that stands for an exact list (P2)."""
 
+from datetime import tzinfo
+
 from trien_server.core.errors import Refusal, SignerLocked
 from trien_server.core.ports import Clock, Randomness
 from trien_server.core.principal import Principal
@@ -18,10 +20,11 @@ METHOD = "CreateChallenge"
 class CreateChallenge:
     """Makes challenges for OCRA authenticators."""
 
-    def __init__(self, *, transactions: Transactions, clock: Clock, randomness: Randomness) -> None:
+    def __init__(self, *, transactions: Transactions, clock: Clock, randomness: Randomness, zone: tzinfo) -> None:
         self._transactions = transactions
         self._clock = clock
         self._randomness = randomness
+        self._zone = zone
 
     def __call__(self, principal: Principal, command: ChallengeCommand, deadline: Deadline) -> NewChallenge:
         """Returns the challenge; it and its audit entry are durable.
@@ -51,6 +54,7 @@ class CreateChallenge:
                     method=f"AuthorizationService.{METHOD}",
                     kinds={AuthenticatorKind.OCRA},
                     randomness=self._randomness,
+                    zone=self._zone,
                     at=at,
                 ),
             )

@@ -1,12 +1,13 @@
 """Checks a person's one-time password of now: prepared outside the transaction, decided inside (P2)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from trien_server.core.errors import Refusal
+from trien_server.core.errors import NotAllowedByPolicy, Refusal
 from trien_server.core.one_time_password import Candidate, accept, candidates, still_shown
 from trien_server.core.ports import DecryptionFailed, Hsm
-from trien_server.core.records import SHOWING_KINDS, Authenticator, AuthenticatorState, State
+from trien_server.core.records import SHOWING_KINDS, Authenticator, AuthenticatorKind, AuthenticatorState, State
 from trien_server.core.secret import Secret
 from trien_server.services.attempt_counting import Accepted, judge, require_open
 from trien_server.services.seals import Seals
@@ -29,16 +30,32 @@ class OneTimePasswords:
         self._hsm = hsm
         self._seals = seals
 
-    def prepare(self, view: TrustedView, password: Secret, *, signer: str, client: str, at: datetime) -> PreparedCheck:
+    def prepare(
+        self,
+        view: TrustedView,
+        password: Secret,
+        *,
+        signer: str,
+        client: str,
+        kinds: Collection[AuthenticatorKind] = SHOWING_KINDS,
+        at: datetime,
+    ) -> PreparedCheck:
         """Computes the passwords to compare with; the token decrypts each authenticator's secret once.
 
-        Raises `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`.
+        Raises `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`;
+        `NotAllowedByPolicy` when the person has authenticators that show codes, and none of these kinds.
         """
         require_open(view, signer=signer, client=client, at=at)
         prepared = []
-        for authenticator in view.find(Authenticator, signer=signer):
-            if authenticator.kind not in SHOWING_KINDS or authenticator.state is not State.ENABLED:
-                continue
+        showing = [
+            authenticator
+            for authenticator in view.find(Authenticator, signer=signer)
+            if authenticator.kind in SHOWING_KINDS and authenticator.state is State.ENABLED
+        ]
+        allowed = [authenticator for authenticator in showing if authenticator.kind in kinds]
+        if showing and not allowed:
+            raise NotAllowedByPolicy(f"The credential is approved by {' or '.join(sorted(kinds))} alone.")
+        for authenticator in allowed:
             state = view.require(AuthenticatorState, authenticator.name)
             shown = candidates(
                 reveal_secret(self._hsm, self._seals, authenticator),

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import tzinfo
 
 from trien_server.core.challenges import code_message, fingerprint, new_code
 from trien_server.core.delivered_text import Language, delivered_text
@@ -50,6 +51,7 @@ class SendOneTimePassword:
         deliveries: Mapping[AuthenticatorKind, Delivery],
         clock: Clock,
         randomness: Randomness,
+        zone: tzinfo,
         service: str,
         language: Language,
         senders: int,
@@ -59,6 +61,7 @@ class SendOneTimePassword:
         self._deliveries = deliveries
         self._clock = clock
         self._randomness = randomness
+        self._zone = zone
         self._service = service
         self._language = language
         self._places = threading.BoundedSemaphore(senders)
@@ -121,6 +124,7 @@ class SendOneTimePassword:
             method=f"AuthorizationService.{METHOD}",
             kinds=DELIVERED_KINDS,
             randomness=self._randomness,
+            zone=self._zone,
             at=self._clock.now(),
         )
         if made.authenticator.kind not in self._deliveries:

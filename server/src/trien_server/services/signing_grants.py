@@ -2,7 +2,7 @@
 
 import hmac
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 
 from trien_server.core.audit import leaf_hash
 from trien_server.core.authorization import assert_key, match_positions, use
@@ -11,6 +11,7 @@ from trien_server.core.items import MOST_ITEMS, Item, SignatureScheme, prepare_i
 from trien_server.core.ports import NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
 from trien_server.core.records import (
+    SHOWING_KINDS,
     Approval,
     Assurance,
     Authorization,
@@ -26,6 +27,7 @@ from trien_server.services.access import (
     require_credential,
     require_usable,
 )
+from trien_server.services.credential_policy import require_approval_allowed, require_hours, require_kinds
 from trien_server.services.identifiers import new_id
 from trien_server.services.one_time_passwords import OneTimePasswords, PreparedCheck
 from trien_server.services.seals import Seals
@@ -63,20 +65,24 @@ class ByAuthorization:
 class SigningGrants:
     """Checks requests and decides on them. May be used from any thread."""
 
-    def __init__(self, *, seals: Seals, one_time_passwords: OneTimePasswords, randomness: Randomness) -> None:
+    def __init__(
+        self, *, seals: Seals, one_time_passwords: OneTimePasswords, randomness: Randomness, zone: tzinfo
+    ) -> None:
         self._seals = seals
         self._one_time_passwords = one_time_passwords
         self._randomness = randomness
+        self._zone = zone
 
     def check(
         self, view: TrustedView, principal: Principal, command: SignDigestsCommand, at: datetime
     ) -> CheckedRequest:
-        """Checks everything but the authority: access, states, certificate, algorithm, and each item.
+        """Checks everything but the authority: access, states, certificate, hours, algorithm, and each item.
 
         Raises the refusal of the first fault; no one-time password was looked at.
         """
         credential = require_credential(view, principal, command.credential, f"SigningService.{METHOD}")
         usable = require_usable(view, credential, at=at)
+        require_hours(credential, self._zone, at=at)
         scheme = SignatureScheme.parse(command.algorithm, command.pss_salt_length, key_type=usable.key.key_type)
         items = prepare_items(
             command.items,
@@ -112,7 +118,10 @@ class SigningGrants:
             case WithOneTimePassword(signer=wanted, password=password):
                 require_client_collected_otp(credential)
                 approver = require_approver(view, credential, wanted, field="one_time_password.signer", at=at)
-                check = self._one_time_passwords.prepare(view, password, signer=approver, client=principal.name, at=at)
+                kinds = require_kinds(credential, SHOWING_KINDS)
+                check = self._one_time_passwords.prepare(
+                    view, password, signer=approver, client=principal.name, kinds=kinds, at=at
+                )
                 return ByOneTimePassword(approver=approver, check=check)
             case WithActivationData() as authority:
                 return self._open(view, request, authority, at)
@@ -162,6 +171,7 @@ class SigningGrants:
         """
         if ledger.get(GrantedRequest, request.granted_request) is not None:
             raise Stale
+        require_hours(request.usable.credential, self._zone, at=ledger.at)
         match authority, command.authority:
             case ByOneTimePassword() as prepared, WithOneTimePassword(password=password):
                 accepted = self._one_time_passwords.consume(ledger, prepared.check, password, client=request.client)
@@ -265,7 +275,10 @@ class SigningGrants:
     def _approval(
         self, view: TrustedView, request: CheckedRequest, authorization: Authorization, at: datetime
     ) -> Approval:
-        """Returns the approval that names the authorization, of a person who still may activate the credential."""
+        """Returns the approval that names the authorization, of a person who still may activate the credential.
+
+        And in a way that its policy in force still allows.
+        """
         assert_key(authorization, request.usable.key.name)
         if authorization.approval is None:
             raise self._seals.distrust(Authorization.table, authorization.name, "it is approved by nothing")
@@ -273,6 +286,7 @@ class SigningGrants:
         if authorization.name not in approval.authorizations:
             raise self._seals.distrust(Approval.table, approval.name, f"it does not name {authorization.name}")
         require_approver(view, request.usable.credential, approval.signer, field="authorization", at=at)
+        require_approval_allowed(view, request.usable.credential, authorization, approval)
         return approval
 
     @staticmethod
