@@ -1,7 +1,9 @@
 """Where a setting comes from, and what is refused."""
 
+import zoneinfo
 from collections.abc import Callable
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -117,6 +119,21 @@ def test_every_fault_is_told_at_once(file: Path) -> None:
     with pytest.raises(BadConfiguration) as refused:
         load(file, environment={"TRIEN_STORE__URI": "x"})
     assert len(str(refused.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("zone", ["Asia/Ho_Chi_Minh", "Europe/Berlin", "UTC"])
+def test_a_time_zone_is_one_of_the_tz_database_and_python_brings_it(file: Path, zone: str) -> None:
+    # Without the system's own data, as on a small image: that of the package tzdata is found.
+    zoneinfo.reset_tzpath(to=())
+    ZoneInfo.clear_cache()
+    try:
+        config = load(file, environment={"TRIEN_SERVICE__TIME_ZONE": zone}).config
+        assert config.service.time_zone == zone
+        for wrong in ("Asia/Nowhere", "", "../etc/passwd", "/etc/localtime", "+07:00", "asia\0"):
+            with pytest.raises(BadConfiguration, match=r"service\.time_zone: .* is no time zone"):
+                load(file, environment={}, overrides=[f"service.time_zone={wrong}"])
+    finally:
+        zoneinfo.reset_tzpath()
 
 
 def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trien_server.core.errors import PermissionDenied, StateConflict
+from trien_server.core.issuing import whole_seconds
 from trien_server.core.ports import Clock
 from trien_server.core.principal import Principal
 from trien_server.core.records import (
@@ -126,8 +127,9 @@ class RevokeCredential:
 
 def _certificates_of(view: TrustedView, key: str, *, at: datetime, reason: RevocationReason) -> list[IssuedCertificate]:
     """Returns what the installation's own CA issued for a key, revoked; nothing when another CA did."""
+    now = whole_seconds(at)
     return [
-        next_version(issued, state=IssuedCertificateState.REVOKED, revoke_time=at, revoke_reason=reason)
+        next_version(issued, state=IssuedCertificateState.REVOKED, revoke_time=now, revoke_reason=reason)
         for issued in view.find(IssuedCertificate, key=key)
         if issued.state is not IssuedCertificateState.REVOKED
     ]
