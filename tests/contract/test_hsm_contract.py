@@ -209,6 +209,16 @@ def test_a_key_pair_lives_from_generate_to_destroy(subject: Subject, key_type: K
     assert hsm.ready()
 
 
+def test_all_key_pairs_are_listed_with_their_public_keys(subject: Subject) -> None:
+    before = subject.hsm.key_pairs()
+    assert {key.object_id: key.public_key for key in subject.keys.values()}.items() <= before.items()
+    object_id = os.urandom(16)
+    public_key = subject.hsm.generate_key_pair(object_id, KeyType.EC_P256)
+    assert subject.hsm.key_pairs() == {**before, object_id: public_key}
+    subject.hsm.destroy_key_pair(object_id)
+    assert subject.hsm.key_pairs() == before
+
+
 @pytest.mark.parametrize(("algorithm", "key_type"), FITTING_WRAPPED, ids=lambda value: str(value))
 def test_a_wrapped_key_makes_every_fitting_signature_in_the_order_of_the_messages(
     subject: Subject, algorithm: SignatureAlgorithm, key_type: KeyType
@@ -444,6 +454,7 @@ def test_after_close_every_method_refuses(subject: Subject) -> None:
         lambda: hsm.generate_wrapped_key_pair(KeyType.EC_P256),
         lambda: hsm.destroy_key_pair(b"id"),
         lambda: hsm.public_key(b"id"),
+        hsm.key_pairs,
         hsm.probe,
     )
     for call in calls:

@@ -149,6 +149,11 @@ class MemoryHsm:
             private_key = self._keys.get(object_id)
         return None if private_key is None else _spki(private_key)
 
+    def key_pairs(self) -> dict[bytes, bytes | None]:
+        self._enter("key_pairs")
+        with self._lock:
+            return {object_id: _spki(private_key) for object_id, private_key in self._keys.items()}
+
     def probe(self) -> None:
         self._enter("probe")
         self._probe_key.sign(os.urandom(32), ec.ECDSA(SHA256()))

@@ -82,6 +82,8 @@ from trien_server.services.enrolments import (
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.import_signers import ImportSigners
 from trien_server.services.installation import CheckStart, CreateInstallation
+from trien_server.services.integrity import CheckIntegrity
+from trien_server.services.integrity_rules import RULES
 from trien_server.services.key_destruction import KeyDestruction
 from trien_server.services.key_generation import CreateKey, KeyGeneration
 from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey, DisableKey, EnableKey
@@ -184,6 +186,7 @@ class UseCases:
         self.client_rates = ClientRates(clock=clock)
         self.clock_guard = clock_guard
         self.check_start = CheckStart(hsm=hsm, transactions=transactions, clock_guard=clock_guard)
+        self.check_integrity = CheckIntegrity(store=store, seals=seals, hsm=hsm, rules=RULES)
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
         self.sign_digests = SignDigests(
             hsm=hsm,

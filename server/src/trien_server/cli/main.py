@@ -250,6 +250,37 @@ def migrate(config: ConfigOption = None, overrides: SetOption = None) -> None:
             typer.echo(f"The schema went from {before.current or 'none'} to {before.head}.")
 
 
+@app.command()
+def fsck(
+    output: Annotated[str, typer.Option("--output", metavar="text|json", help="What to print.")] = "text",
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Look for what was changed behind the server's back.
+
+    Reads every row of the database and every key of the token: seals, the log and what it names, references, approvals,
+    recorded signatures. Changes nothing, and works while servers run and when they are down. Exit code 1 when something
+    was found, or when not everything could be looked at.
+
+    \b
+    Examples:
+      trien-server fsck --config /var/lib/trien/trien.toml
+      trien-server fsck --output json | jq .findings
+    """
+    if output not in {"text", "json"}:
+        typer.echo("--output is text or json.", err=True)
+        raise typer.Exit(2)
+    loaded = _load(config, overrides)
+    from trien_server.cli.checks import file_findings
+
+    _require_none(file_findings(loaded.config))
+    with _explained():
+        from trien_server.cli.fsck import check
+
+        if check(loaded.config, as_json=output == "json"):
+            raise typer.Exit(1)
+
+
 @config_app.command("show")
 def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Print every value in force and where it comes from.

@@ -138,6 +138,13 @@ class Hsm(Protocol):
     def public_key(self, object_id: bytes) -> bytes | None:
         """Returns the SPKI (DER) of the key pair with that id, or None when there is none whole."""
 
+    def key_pairs(self) -> Mapping[bytes, bytes | None]:
+        """Returns the SPKI (DER) of every key pair on the token but the probe's, by id.
+
+        None for an id that has not exactly one private and one public key, or keys of no known type. Walks the
+        whole token, which holds thousands of keys at most.
+        """
+
     def probe(self) -> None:
         """Signs a random message with the token's probe key and verifies it."""
 

@@ -4,6 +4,7 @@ A signer's key is found by its random CKA_ID. The installation's own keys are fo
 each must be there exactly once with the attributes of its purpose.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -171,6 +172,32 @@ def find_key_pair(session: Session, object_id: bytes) -> tuple[list[Object], lis
         [item for item, kind in classes if kind is ObjectClass.PRIVATE_KEY],
         [item for item, kind in classes if kind is ObjectClass.PUBLIC_KEY],
     )
+
+
+def find_all_key_pairs(session: Session) -> dict[bytes, bytes | None]:
+    """Returns the public key (SPKI, DER) of every key pair on the token but the probe's. See `Hsm.key_pairs`."""
+    found: dict[bytes, list[Object]] = {}
+    private: Counter[bytes] = Counter()
+    for kind in (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY):
+        for item in find_objects(session, {Attribute.CLASS: kind, Attribute.TOKEN: True}):
+            if item[Attribute.LABEL] == PROBE_KEY:
+                continue
+            of_id = found.setdefault(item[Attribute.ID], [])
+            if kind is ObjectClass.PRIVATE_KEY:
+                private[item[Attribute.ID]] += 1
+            else:
+                of_id.append(item)
+    return {
+        object_id: _encoded_or_none(public[0]) if private[object_id] == len(public) == 1 else None
+        for object_id, public in found.items()
+    }
+
+
+def _encoded_or_none(public: Object) -> bytes | None:
+    try:
+        return encode_public_key(public)
+    except KeyMismatch:
+        return None
 
 
 def find_secret_keys(session: Session, label: str) -> list[Object]:

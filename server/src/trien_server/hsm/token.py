@@ -24,7 +24,7 @@ from trien_server.core.secret import Secret
 from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import CallRefused, Failure, TokenFailed, classify, describe
 from trien_server.hsm.findings import wrapping_findings
-from trien_server.hsm.keys import encode_public_key, find_key_pair, generate_key_pair
+from trien_server.hsm.keys import encode_public_key, find_all_key_pairs, find_key_pair, generate_key_pair
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
 from trien_server.hsm.module import load_module
 from trien_server.hsm.recovery import LONGEST_PROBE_INTERVAL, Recovery
@@ -316,6 +316,17 @@ class Pkcs11Hsm:
                 session.probe()
                 return None
             return encode_public_key(public[0])
+
+        return self._use(work)
+
+    def key_pairs(self) -> Mapping[bytes, bytes | None]:
+        """See `Hsm.key_pairs`. Holds one session for the walk."""
+
+        def work(session: TokenSession) -> dict[bytes, bytes | None]:
+            found = find_all_key_pairs(session.session)
+            if not found:
+                session.probe()
+            return found
 
         return self._use(work)
 

@@ -1,0 +1,197 @@
+"""Looks at everything that is at rest: what a request would refuse when it came upon it, and what none comes upon.
+
+A request checks the rows that it rests on. A row that was deleted, or put back together with what names it, shows only
+here: in the log, in other rows, and on the token.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from trien_server.core.errors import RecordNotTrusted
+from trien_server.core.ports import Hsm, Sealed, Snapshot, Store
+from trien_server.core.records import (
+    HOT_RECORDS,
+    SLOW_RECORDS,
+    AuditEntry,
+    Key,
+    KeyState,
+    ProtectionLevel,
+    Record,
+)
+from trien_server.services.seals import Seals
+
+PAGE = 200
+"""How many rows are in memory at a time, and are read from one snapshot."""
+
+
+class Fault(StrEnum):
+    """What is wrong, in kinds that have one advice each."""
+
+    ROW = "ROW"
+    DELETED = "DELETED"
+    REFERENCE = "REFERENCE"
+    LOG = "LOG"
+    DECISION = "DECISION"
+    REPLAY_MEMORY = "REPLAY_MEMORY"
+    OUTCOME = "OUTCOME"
+    PROPOSAL = "PROPOSAL"
+    KEY_MISSING = "KEY_MISSING"
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong: of which row (or object of the token), and what."""
+
+    fault: Fault
+    table: str
+    name: str
+    text: str
+
+
+class Trusted:
+    """A snapshot's rows for rules about rows that hang together: None for one that is missing or has no good seal.
+
+    The row itself is told of where its own table is walked.
+    """
+
+    def __init__(self, snapshot: Snapshot, seals: Seals) -> None:
+        self.snapshot = snapshot
+        self._seals = seals
+
+    def get(self, kind: type[Any], name: str) -> Any | None:
+        try:
+            row = self.snapshot.get(kind, name)
+            return None if row is None else self._seals.verify(row)
+        except RecordNotTrusted:
+            return None
+
+    def is_there(self, kind: type[Record], name: str) -> bool:
+        try:
+            return self.snapshot.get(kind, name) is not None
+        except RecordNotTrusted:
+            return True
+
+
+Rule = Callable[[Trusted, Any], Iterator[Finding]]
+"""Says what is wrong with a row whose seal is good, or with what it names; reads the same snapshot."""
+
+_ON_THE_TOKEN = frozenset(
+    {KeyState.ENABLED, KeyState.DISABLED, KeyState.DESTROY_SCHEDULED, KeyState.PENDING_GENERATION, KeyState.DESTROYING}
+)
+_WITHOUT_WORK = frozenset({KeyState.ENABLED, KeyState.DISABLED, KeyState.DESTROY_SCHEDULED})
+"""The states in which the object is there for sure; in the others a worker may just be making or removing it."""
+
+
+class CheckIntegrity:
+    """Checks every row and the token's keys, in pages, also while servers run. Changes nothing."""
+
+    def __init__(self, *, store: Store, seals: Seals, hsm: Hsm, rules: Mapping[type[Record], tuple[Rule, ...]]) -> None:
+        self._store = store
+        self._seals = seals
+        self._hsm = hsm
+        self._rules = rules
+        self.counts: Counter[str] = Counter()
+        """How many rows of each table, and objects of the token, were looked at."""
+
+    def __call__(self) -> Iterator[Finding]:
+        """Yields what is wrong.
+
+        Raises `StoreUnavailable` or `HsmUnavailable`: then not everything was looked at.
+        """
+        # What is on the token first: a key that is made meanwhile has its row before its object.
+        on_token = self._hsm.key_pairs()
+        recorded: dict[bytes, Key] = {}
+        for kind in (*SLOW_RECORDS, *HOT_RECORDS):
+            for row in self._walk(kind):
+                if isinstance(row, Finding):
+                    yield row
+                elif isinstance(row, Key) and row.protection_level is ProtectionLevel.TOKEN:
+                    recorded[row.object_id] = row
+        yield from self._check_token(on_token, recorded)
+
+    def _walk(self, kind: type[Record]) -> Iterator[Finding | Record]:
+        """Yields the findings of a table and its trusted rows."""
+        after = ""
+        while True:
+            found, last = self._store.read(lambda snapshot, after=after: self._page(snapshot, kind, after))  # type: ignore[misc]
+            yield from found
+            if last is None:
+                return
+            after = last
+
+    def _page(self, snapshot: Snapshot, kind: type[Record], after: str) -> tuple[list[Finding | Record], str | None]:
+        """Returns what a page has, and behind which name the next one begins; None when this is the last."""
+        try:
+            rows = snapshot.find(kind, limit=PAGE, after=after)
+        except RecordNotTrusted:
+            return self._one_by_one(snapshot, kind, after)
+        found: list[Finding | Record] = []
+        for row in rows:
+            found += self._check(snapshot, row)
+        return found, rows[-1].record.name if len(rows) == PAGE else None
+
+    def _one_by_one(
+        self, snapshot: Snapshot, kind: type[Record], after: str
+    ) -> tuple[list[Finding | Record], str | None]:
+        """Reads a page that has a row which is no such record at all, up to that row."""
+        found: list[Finding | Record] = []
+        while True:
+            try:
+                rows = snapshot.find(kind, limit=1, after=after)
+            except RecordNotTrusted as fault:
+                self.counts[kind.table] += 1
+                found.append(Finding(fault=Fault.ROW, table=kind.table, name=fault.name, text=fault.finding))
+                if fault.name > after:
+                    return found, fault.name
+                text = "the rows behind it were not looked at, for it has no name"
+                found.append(Finding(fault=Fault.ROW, table=kind.table, name=fault.name, text=text))
+                return found, None
+            if not rows:
+                return found, None
+            found += self._check(snapshot, rows[0])
+            after = rows[0].record.name
+
+    def _check(self, snapshot: Snapshot, row: Sealed[Record]) -> Iterator[Finding | Record]:
+        record = row.record
+        self.counts[record.table] += 1
+        try:
+            self._seals.verify(row)
+            if not record.hot:
+                self._check_in_force(snapshot, record)
+        except RecordNotTrusted as fault:
+            yield Finding(fault=Fault.ROW, table=record.table, name=record.name, text=fault.finding)
+            return
+        yield record
+        trusted = Trusted(snapshot, self._seals)
+        for rule in self._rules.get(type(record), ()):
+            yield from rule(trusted, record)
+
+    def _check_in_force(self, snapshot: Snapshot, record: Record) -> None:
+        change = snapshot.latest_change(record.name)
+        if change is None:
+            raise RecordNotTrusted(record.table, record.name, "no audit entry names it")
+        entry: AuditEntry = self._seals.verify(change)
+        if entry.subject_version != record.version:
+            finding = f"it is version {record.version}, but the log names {entry.subject_version} last"
+            raise RecordNotTrusted(record.table, record.name, finding)
+
+    def _check_token(self, on_token: Mapping[bytes, bytes | None], recorded: Mapping[bytes, Key]) -> Iterator[Finding]:
+        self.counts["key pairs on the token"] += len(on_token)
+        for object_id, key in recorded.items():
+            there = object_id in on_token
+            if key.state in _WITHOUT_WORK and not there:
+                text = f"its key pair is not on the token (id {object_id.hex()})"
+                yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
+            elif key.state in _WITHOUT_WORK and on_token[object_id] != key.public_key:
+                text = f"the token has another public key for it, or several (id {object_id.hex()})"
+                yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
+            elif there and key.state not in _ON_THE_TOKEN:
+                text = f"{key.name} is {key.state}, but its key pair is still there"
+                yield Finding(fault=Fault.KEY_UNKNOWN, table="token", name=object_id.hex(), text=text)
+        for object_id in on_token.keys() - recorded.keys():
+            text = "a key pair that no record names"
+            yield Finding(fault=Fault.KEY_UNKNOWN, table="token", name=object_id.hex(), text=text)
