@@ -121,6 +121,7 @@ class Installation:
             f"server.certificate_address={self.certificate_address}",
             "log.format=json",
             "server.drain_seconds=0",
+            "enrolment.replacement_wait_hours=0",
             *self.settings,
         ]
         for setting in settings:

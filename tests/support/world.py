@@ -1,6 +1,7 @@
 """An instance of fakes with the sandbox's people, for tests of the use cases."""
 
 import base64
+import copy
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from trien_client.operators import sign_approval
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm
 from trien_server.core.approval import approval_text
 from trien_server.core.delivered_text import Language
+from trien_server.core.enrolments import enrolment_code
 from trien_server.core.items import DataItem, DigestItem, Item, SignedAttributesItem
 from trien_server.core.ocra import OcraSuite, ocra
 from trien_server.core.ports import Hsm, Store
@@ -53,7 +55,8 @@ from trien_server.services.create_authorization import CreateAuthorizationComman
 from trien_server.services.credential_holders import Entitlement
 from trien_server.services.credentials import NewCredential
 from trien_server.services.deadline import Deadline
-from trien_server.services.enrolments import BegunEnrolment, NewEnrolment, NewEnrolments, enrolment_code
+from trien_server.services.enrolling import BegunEnrolment
+from trien_server.services.enrolments import NewEnrolment, NewEnrolments
 from trien_server.services.signing_commands import (
     SignDigestsCommand,
     SignDigestsResult,
@@ -110,6 +113,27 @@ def new_request_id() -> str:
     return str(uuid.uuid4())
 
 
+def populated(*, replacement_wait: timedelta = timedelta(0)) -> "World":
+    """Returns a world as `World().populate()` makes it, faster: what all such worlds begin with is made once."""
+    start = _populated()
+    clock = ManualClock(start.clock.now())
+    store = start.store.reopened()
+    store.clock = clock.now
+    return World(
+        clock=clock,
+        hsm=copy.copy(start.hsm),
+        store=store,
+        otp=dict(start.otp),
+        tokens=dict(start.tokens),
+        replacement_wait=replacement_wait,
+    )
+
+
+@cache
+def _populated() -> "World":
+    return World().populate()
+
+
 @dataclass(frozen=True)
 class Event:
     """What was reported to the operator."""
@@ -129,6 +153,7 @@ class World:
     events: list[Event] = field(default_factory=list)
     otp: dict[str, pyotp.OTP] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    replacement_wait: timedelta = timedelta(0)
     ocra: dict[str, str] = field(default_factory=dict)
     deliveries: dict[AuthenticatorKind, RecordedDelivery] = field(
         default_factory=lambda: {kind: RecordedDelivery() for kind in (AuthenticatorKind.SMS, AuthenticatorKind.EMAIL)}
@@ -154,7 +179,12 @@ class World:
             senders=4,
             deliveries=self.deliveries,
             language=Language.ENGLISH,
+<<<<<<< HEAD
             zone=ZoneInfo("Asia/Ho_Chi_Minh"),
+=======
+            public_url="https://sign.example",
+            replacement_wait=self.replacement_wait,
+>>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
             **settings,
         )
 
@@ -209,6 +239,7 @@ class World:
         """Approves a proposal as the second operator; it has to be carried out then."""
         decided = self.approve_proposal(proposal, use=use)
         assert decided.state is ProposalState.EXECUTED, decided
+        (use or self.use).notices.work_off()
         return decided
 
     def approve_proposal(self, proposal: Proposal, *, by: Principal = SECOND, use: UseCases | None = None) -> Proposal:
@@ -236,6 +267,8 @@ class World:
         given: dict[str, Any] = {"address": address, "digits": 0}
         new = NewAuthenticator(name=f"{signer}/authenticators/{name}", signer=signer, kind=kind, **(given | made))
         self.agree(self.use.create_authenticator(OPERATOR, new, deadline=self.deadline()))
+        for delivery in self.deliveries.values():
+            delivery.taken.clear()  # the notices about it
         return new.name
 
     def enrol(self, signer: str, name: str, kind: AuthenticatorKind, **made: Any) -> str:
@@ -256,11 +289,12 @@ class World:
 
     def enrolling(self, enrolment: str) -> Principal:
         """Returns the person who has both halves of an enrolment's code."""
-        first, second = (
-            self.use.send_enrolment_code(operator, enrolment, deadline=self.deadline()).half
-            for operator in (OPERATOR, SECOND)
-        )
-        return self.use.authenticate.by_token(enrolment_code(first, second))
+        halves = []
+        for operator in (OPERATOR, SECOND):
+            half = self.use.send_enrolment_code(operator, enrolment, deadline=self.deadline()).half
+            assert half is not None, "the person has no address"
+            halves.append(half)
+        return self.use.authenticate.by_token(enrolment_code(*halves))
 
     def first_code(self, begun: BegunEnrolment) -> str:
         """Returns what a new authenticator shows first: for TOTP the code before the present one."""

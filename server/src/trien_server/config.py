@@ -29,6 +29,7 @@ _MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*
 
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)):(?P<port>[0-9]{1,5})")
 _LAST_PORT = 65535
+_PUBLIC_URL = re.compile(r"https://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?")
 
 
 class _Section(BaseModel):
@@ -190,6 +191,29 @@ class RevocationSection(_Section):
     )
 
 
+class EnrolmentSection(_Section):
+    """[enrolment]"""
+
+    replacement_wait_hours: Annotated[int, Field(ge=0, le=720)] = Field(
+        default=24,
+        description="How long a person who has or had an authenticator is told before another one can be enrolled.",
+    )
+
+
+class WebSection(_Section):
+    """[web]: without an address there is no enrolment page"""
+
+    address: str | None = Field(
+        default=None,
+        description="Where the enrolment page is served, with the server's certificate; off by default.",
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="The page's address as people see it, such as https://sign.district.example; enrolment codes are "
+        "sent as links to it.",
+    )
+
+
 class LogSection(_Section):
     """[log]"""
 
@@ -208,6 +232,8 @@ class Config(_Section):
     sms: SmsSection | None = None
     ca: CaSection = CaSection()
     revocation: RevocationSection = RevocationSection()
+    enrolment: EnrolmentSection = EnrolmentSection()
+    web: WebSection = WebSection()
     log: LogSection = LogSection()
 
 
@@ -221,6 +247,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "sms": SmsSection,
     "ca": CaSection,
     "revocation": RevocationSection,
+    "enrolment": EnrolmentSection,
+    "web": WebSection,
     "log": LogSection,
 }
 
@@ -283,6 +311,7 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
     _check_token(config.token)
     _check_time_zone(config.service)
     faults = _address_faults(config.server)
+    faults += _web_faults(config.web)
     faults += [] if config.email is None else _email_faults(config.email)
     faults += [] if config.sms is None else _sms_faults(config.sms)
     faults += _ca_faults(config.ca)
@@ -315,6 +344,15 @@ def _address_faults(server: ServerSection) -> list[str]:
     addresses = [_host_and_port(address) for address in named.values()]
     if not faults and addresses[0] == addresses[1] and addresses[0] is not None and addresses[0][1] != 0:
         faults.append("server.certificate_address: expected another address than server.token_address")
+    return faults
+
+
+def _web_faults(web: WebSection) -> list[str]:
+    faults = []
+    if web.address is not None and _host_and_port(web.address) is None:
+        faults.append("web.address: expected HOST:PORT with a port from 0 to 65535, such as '0.0.0.0:8445'")
+    if web.public_url is not None and _PUBLIC_URL.fullmatch(web.public_url) is None:
+        faults.append("web.public_url: expected https, a host and nothing behind it: 'https://sign.district.example'")
     return faults
 
 

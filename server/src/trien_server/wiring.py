@@ -31,6 +31,7 @@ from trien_server.config import (
 )
 from trien_server.core.delivered_text import Language
 from trien_server.core.errors import Refusal
+from trien_server.core.notice_text import NoticeTexts
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, RevocationSource, Store
 from trien_server.core.records import AuthenticatorKind
 from trien_server.core.tls import TlsIdentity, TlsNotUsable
@@ -49,16 +50,18 @@ from trien_server.rpc.admission import Admission
 from trien_server.rpc.authorizations import AuthorizationServicer
 from trien_server.rpc.calls import CallLog, Calls
 from trien_server.rpc.credentials import CredentialServicer
+from trien_server.rpc.enrolments import EnrolmentUseCases
 from trien_server.rpc.identity import Identify
 from trien_server.rpc.keys import KeyServicer
 from trien_server.rpc.organizations import OrganizationServicer
 from trien_server.rpc.proposals import ProposalServicer
 from trien_server.rpc.server import MOST_CONNECTIONS, PORTS, GrpcServer, Limits
+from trien_server.rpc.signer_decisions import DecisionUseCases
 from trien_server.rpc.signers import SignerServicer
 from trien_server.rpc.signing import SigningServicer
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.authenticate import Authenticate
-from trien_server.services.authenticators import CreateAuthenticator
+from trien_server.services.authenticators import CreateAuthenticator, DisableAuthenticator, ListAuthenticators
 from trien_server.services.certificate_checks import CertificateChecks, RevocationSettings
 from trien_server.services.challenge_answers import ChallengeAnswers
 from trien_server.services.changes import Changes
@@ -72,13 +75,9 @@ from trien_server.services.credential_changes import RenewCredential, RestrictCr
 from trien_server.services.credential_states import ResumeCredential, RevokeCredential, SuspendCredential
 from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
 from trien_server.services.deny_authorization import DenyAuthorization
-from trien_server.services.enrolments import (
-    BeginEnrolment,
-    ConfirmEnrolment,
-    CreateEnrolments,
-    GetEnrolment,
-    SendEnrolmentCode,
-)
+from trien_server.services.enrolling import BeginEnrolment, ConfirmEnrolment, OpenEnrolment
+from trien_server.services.enrolment_codes import SendEnrolmentCode
+from trien_server.services.enrolments import CancelEnrolment, CreateEnrolments, GetEnrolment, ListEnrolments
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.import_signers import ImportSigners
 from trien_server.services.installation import CheckStart, CreateInstallation
@@ -89,6 +88,7 @@ from trien_server.services.key_generation import CreateKey, KeyGeneration
 from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey, DisableKey, EnableKey
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
+from trien_server.services.notices import Notices
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.operators import (
     CreateOperator,
@@ -117,7 +117,9 @@ from trien_server.services.seals import Seals
 from trien_server.services.send_one_time_password import SendOneTimePassword
 from trien_server.services.show_access import ShowAccess
 from trien_server.services.sign_digests import SignDigests
+from trien_server.services.signature_uses import ListSignatureUses
 from trien_server.services.signatures import Signatures
+from trien_server.services.signer_decisions import FreezeSigner, SetSignatureNotices, SignerDecisions
 from trien_server.services.signers import (
     CreateSigner,
     DisableSigner,
@@ -159,7 +161,12 @@ class UseCases:
         senders: int,
         deliveries: Mapping[AuthenticatorKind, Delivery],
         language: Language,
+<<<<<<< HEAD
         zone: tzinfo,
+=======
+        public_url: str | None,
+        replacement_wait: timedelta,
+>>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
         own_ca: OwnCaSettings = NO_LISTS,
         revocation: RevocationSettings = ASK_NOBODY,
     ) -> None:
@@ -169,6 +176,10 @@ class UseCases:
             store=store, seals=seals, clock=clock, clock_guard=clock_guard, randomness=randomness, report=report
         )
         changes = Changes(transactions=transactions, seals=seals)
+        texts = NoticeTexts(service=issuer, language=language, public_url=public_url)
+        self.notices = Notices(
+            deliveries=deliveries, texts=texts, transactions=transactions, randomness=randomness, report=report
+        )
         passwords = OneTimePasswords(hsm=hsm, seals=seals)
         queue = SigningQueue(places=places, admitted=admitted)
         grants = SigningGrants(seals=seals, one_time_passwords=passwords, randomness=randomness, zone=zone)
@@ -195,6 +206,7 @@ class UseCases:
             signatures=signatures,
             queue=queue,
             rates=self.client_rates,
+            notices=self.notices,
             clock=clock,
             report=report,
         )
@@ -306,14 +318,44 @@ class UseCases:
         self.disable_signer = DisableSigner(changes=changes)
         self.enable_signer = EnableSigner(proposals=proposals)
         self.unlock_signer = UnlockSigner(transactions=transactions)
-        self.create_authenticator = CreateAuthenticator(proposals=proposals)
-        self.create_enrolments = CreateEnrolments(proposals=proposals)
-        self.get_enrolment = GetEnrolment(transactions=transactions)
-        self.send_enrolment_code = SendEnrolmentCode(changes=changes, clock=clock, randomness=randomness)
-        self.begin_enrolment = BeginEnrolment(
-            changes=changes, hsm=hsm, clock=clock, randomness=randomness, issuer=issuer
+        self.create_authenticator = CreateAuthenticator(proposals=proposals, notices=self.notices)
+        self.list_authenticators = ListAuthenticators(transactions=transactions)
+        self.disable_authenticator = DisableAuthenticator(changes=changes, notices=self.notices)
+        self.create_enrolments = CreateEnrolments(
+            proposals=proposals, notices=self.notices, carriers=deliveries, wait=replacement_wait
         )
-        self.confirm_enrolment = ConfirmEnrolment(changes=changes, hsm=hsm, seals=seals, clock=clock)
+        self.get_enrolment = GetEnrolment(transactions=transactions)
+        self.list_enrolments = ListEnrolments(transactions=transactions)
+        self.cancel_enrolment = CancelEnrolment(changes=changes, clock=clock)
+        self.send_enrolment_code = SendEnrolmentCode(
+            transactions=transactions,
+            changes=changes,
+            deliveries=deliveries,
+            notices=self.notices,
+            texts=texts,
+            clock=clock,
+            randomness=randomness,
+        )
+        self.open_enrolment = OpenEnrolment(transactions=transactions, clock=clock)
+        self.begin_enrolment = BeginEnrolment(
+            changes=changes,
+            one_time_passwords=passwords,
+            hsm=hsm,
+            clock=clock,
+            randomness=randomness,
+            issuer=issuer,
+        )
+        self.confirm_enrolment = ConfirmEnrolment(
+            changes=changes, notices=self.notices, hsm=hsm, seals=seals, clock=clock
+        )
+        decisions = SignerDecisions(
+            transactions=transactions, changes=changes, one_time_passwords=passwords, clock=clock
+        )
+        self.freeze_signer = FreezeSigner(decisions=decisions, notices=self.notices)
+        self.set_signature_notices = SetSignatureNotices(decisions=decisions, notices=self.notices)
+        self.list_signature_uses = ListSignatureUses(
+            transactions=transactions, one_time_passwords=passwords, hsm=hsm, clock=clock
+        )
         self.create_client = CreateClient(proposals=proposals)
         self.get_client = GetClient(transactions=transactions)
         self.list_clients = ListClients(transactions=transactions)
@@ -396,12 +438,21 @@ def build_grpc_server(
         disable=use.disable_signer,
         enable=use.enable_signer,
         unlock=use.unlock_signer,
-        create_authenticator=use.create_authenticator,
-        create_enrolments=use.create_enrolments,
-        get_enrolment=use.get_enrolment,
-        send_enrolment_code=use.send_enrolment_code,
-        begin_enrolment=use.begin_enrolment,
-        confirm_enrolment=use.confirm_enrolment,
+        enrolments=EnrolmentUseCases(
+            create_authenticator=use.create_authenticator,
+            list_authenticators=use.list_authenticators,
+            disable_authenticator=use.disable_authenticator,
+            create=use.create_enrolments,
+            get=use.get_enrolment,
+            list_=use.list_enrolments,
+            send_code=use.send_enrolment_code,
+            cancel=use.cancel_enrolment,
+            begin=use.begin_enrolment,
+            confirm=use.confirm_enrolment,
+        ),
+        decisions=DecisionUseCases(
+            freeze=use.freeze_signer, set_notices=use.set_signature_notices, list_uses=use.list_signature_uses
+        ),
     )
     organizations = OrganizationServicer(
         calls=calls,
@@ -578,7 +629,12 @@ class Instance:
                 every=timedelta(seconds=config.revocation.check_seconds),
                 most_age=timedelta(hours=config.revocation.valid_hours),
             ),
+<<<<<<< HEAD
             zone=ZoneInfo(config.service.time_zone),
+=======
+            public_url=config.web.public_url,
+            replacement_wait=timedelta(hours=config.enrolment.replacement_wait_hours),
+>>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
         )
 
     def _others_may_write(self) -> bool:
@@ -646,6 +702,7 @@ class Server:
     def start(self) -> None:
         """Begins to serve."""
         self._instance.use.key_generation.start()
+        self._instance.use.notices.start()
         self._instance.use.key_destruction.start()
         self._instance.use.own_ca.start()
         if self._instance.use.certificate_checks is not None:

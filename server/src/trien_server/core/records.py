@@ -251,9 +251,9 @@ class Enrolment(Record):
     """A person's way to a new authenticator of the same id.
 
     The enrolment code has two halves, of which the SHA-256 is kept, None until they were made: one operator alone never
-    has both. `address` is where the whole code is sent, a mail address or telephone number; empty when the two operators
-    hand the halves over. `encrypted_secret` is empty until it began, and then bound to the authenticator's name;
-    `confirmation_hash` is the SHA-256 of what binds the end of the enrolment to its beginning.
+    has both. `address` is where the whole code is sent, a mail address or telephone number; empty when the two
+    operators hand the halves over. `encrypted_secret` is empty until it began, and then bound to the authenticator's
+    name; `confirmation_hash` is the SHA-256 of what binds the end of the enrolment to its beginning.
     """
 
     table: ClassVar[str] = "enrolments"

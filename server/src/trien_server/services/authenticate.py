@@ -5,12 +5,12 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
+from trien_server.core.enrolments import parse_code
 from trien_server.core.errors import Unauthenticated
 from trien_server.core.ports import Clock, Randomness
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
 from trien_server.core.records import Client, Enrolment, Operator, State
 from trien_server.core.secret import Secret
-from trien_server.services.enrolments import parse_code
 from trien_server.services.transactions import Transactions
 from trien_server.services.trusted import TrustedView
 

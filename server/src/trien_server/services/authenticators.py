@@ -1,14 +1,33 @@
-"""CreateAuthenticator: has a person's one-time passwords delivered. The other kinds are enrolled: see `enrolments`."""
+"""CreateAuthenticator, ListAuthenticators and DisableAuthenticator.
 
+Only delivered codes are created here; authenticators of the other kinds are enrolled: see `enrolments`.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from trien_server.core.delivery_addresses import parse_address
-from trien_server.core.errors import AlreadyExists, InvalidArgument
+from trien_server.core.errors import AlreadyExists, InvalidArgument, PermissionDenied, StateConflict
+from trien_server.core.notice_text import Telling
 from trien_server.core.principal import Principal
-from trien_server.core.records import DELIVERED_KINDS, Authenticator, AuthenticatorKind, Proposal, Signer, SignerKind
-from trien_server.services.changes import Change
+from trien_server.core.records import (
+    DELIVERED_KINDS,
+    Authenticator,
+    AuthenticatorKind,
+    Enrolment,
+    Proposal,
+    Record,
+    Signer,
+    SignerKind,
+    State,
+)
+from trien_server.services.access import require_operator, require_organization
+from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
+from trien_server.services.notices import Notices
+from trien_server.services.paging import Page, page_of
 from trien_server.services.proposals import Agreement, Plan, Proposals
+from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
 
 
@@ -24,13 +43,15 @@ class NewAuthenticator:
 
 
 class CreateAuthenticator:
-    """Makes authenticators of kind SMS and EMAIL."""
+    """Makes authenticators of kind SMS and EMAIL. The person is told on every other known channel."""
 
     method = "SignerService.CreateAuthenticator"
 
-    def __init__(self, *, proposals: Proposals) -> None:
+    def __init__(self, *, proposals: Proposals, notices: Notices) -> None:
         self._proposals = proposals
-        proposals.register(Plan(method=self.method, command=NewAuthenticator, make=self._plan))
+        self._notices = notices
+        plan = Plan(method=self.method, command=NewAuthenticator, make=self._plan, done=self._tell, concerns=_concerned)
+        proposals.register(plan)
 
     def __call__(self, principal: Principal, new: NewAuthenticator, *, deadline: Deadline) -> Proposal:
         """Proposes the authenticator. Raises `PermissionDenied`, `InvalidArgument`, `AlreadyExists`."""
@@ -41,8 +62,9 @@ class CreateAuthenticator:
         if new.kind not in DELIVERED_KINDS:
             raise InvalidArgument("authenticator.kind", "expected SMS or EMAIL; the others are enrolled")
         require_person(view, new.signer, field="parent")
-        if view.get(Authenticator, new.name) is not None:
-            raise AlreadyExists(f"{new.name} exists.")
+        enrolment = new.name.replace("/authenticators/", "/enrolments/")
+        if view.get(Authenticator, new.name) is not None or view.get(Enrolment, enrolment) is not None:
+            raise AlreadyExists(f"{new.name}, or an enrolment of that id, exists.")
         authenticator = Authenticator(
             name=new.name,
             signer=new.signer,
@@ -55,6 +77,73 @@ class CreateAuthenticator:
             create_time=agreement.at,
         )
         return Change(kind="authenticator_created", slow=[authenticator])
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, Authenticator):
+                self._notices.tell(record.signer, Telling.AUTHENTICATOR_CREATED, authenticator=record.name)
+
+
+class ListAuthenticators:
+    """Lists a person's authenticators."""
+
+    method = "SignerService.ListAuthenticators"
+
+    def __init__(self, *, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def __call__(self, principal: Principal, signer: str, *, page: Page) -> tuple[list[Authenticator], str]:
+        """Returns a page by name, and the token of the next or "". Raises `PermissionDenied`."""
+
+        def work(view: TrustedView) -> tuple[list[Authenticator], str]:
+            operator = require_operator(view, principal, self.method)
+            person = view.get(Signer, signer)
+            if person is None:
+                raise PermissionDenied
+            require_organization(view, operator, person.organization)
+            found = view.find(Authenticator, signer=signer, limit=page.size + 1, after=page.after)
+            shown, token = page_of(found, page)
+            return list(shown), token
+
+        return self._transactions.read(work)
+
+
+class DisableAuthenticator:
+    """Ends authenticators for ever. The last one too: that only stops signing."""
+
+    method = "SignerService.DisableAuthenticator"
+
+    def __init__(self, *, changes: Changes, notices: Notices) -> None:
+        self._changes = changes
+        self._notices = notices
+
+    def __call__(self, principal: Principal, name: str, *, deadline: Deadline) -> Authenticator:
+        """Disables it: no code of it is taken in a later transaction. Raises `PermissionDenied`, `StateConflict`."""
+        disabled: Authenticator | None = None
+
+        def prepare(view: TrustedView) -> Change:
+            nonlocal disabled
+            operator = require_operator(view, principal, self.method)
+            authenticator = view.get(Authenticator, name)
+            if authenticator is None:
+                raise PermissionDenied
+            require_organization(view, operator, view.require(Signer, authenticator.signer).organization)
+            if authenticator.state is not State.ENABLED:
+                raise StateConflict("The authenticator is disabled.")
+            disabled = next_version(authenticator, state=State.DISABLED)
+            return Change(kind="authenticator_disabled", slow=[disabled])
+
+        self._changes.make(principal.name, prepare, deadline=deadline)
+        if disabled is None:
+            raise AssertionError("a change was made without being prepared")
+        self._notices.tell(disabled.signer, Telling.AUTHENTICATOR_DISABLED, authenticator=disabled.name)
+        return disabled
+
+
+def _concerned(view: TrustedView, new: NewAuthenticator) -> Iterator[str]:
+    person = view.get(Signer, new.signer)
+    if person is not None:
+        yield person.organization
 
 
 def parse_digits(digits: int, *, kind: AuthenticatorKind, field: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from trien_server.core.errors import AlreadyExists
+from trien_server.core.errors import AlreadyExists, Refusal
 from trien_server.core.ports import NameTaken, R, VersionConflict
 from trien_server.core.records import Record
 from trien_server.services.deadline import Deadline
@@ -38,6 +38,8 @@ class Change:
 
     `details` join what the audit entries say; `remarks`, for people, what a proposal's statement says.
     `afterwards` is called when the change is in force, once or, after a crash, not at all.
+    `decide` is asked first, in the transaction, and returns more details; or a refusal, which is recorded with the
+    details, and nothing is put in force.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Change:
     details: Mapping[str, object] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     afterwards: Callable[[], None] | None = None
+    decide: Callable[[Ledger], Mapping[str, object] | Refusal] | None = None
 
 
 class Changes:
@@ -69,10 +72,16 @@ class Changes:
             changes = [prepared] if isinstance(prepared, Change) else prepared
             rows = [(change, self._seals.seal(record)) for change in changes for record in change.slow]
 
-            def work(ledger: Ledger) -> None:
+            def work(ledger: Ledger) -> Refusal | None:
                 ledger.assert_unchanged(view)
+                decided: dict[str, object] = {}
+                for change in changes:
+                    answer = {} if change.decide is None else change.decide(ledger)
+                    if isinstance(answer, Refusal):
+                        return ledger.refuse(answer, {"actor": actor, "action": change.kind, **change.details})
+                    decided.update(answer)
                 for change, row in rows:
-                    details = {"actor": actor, **change.details, "record": describe(row.record)}
+                    details = {"actor": actor, **change.details, **decided, "record": describe(row.record)}
                     try:
                         ledger.put(row, kind=change.kind, details=details)
                     except NameTaken as taken:
@@ -82,6 +91,7 @@ class Changes:
                 for change in changes:
                     for record in change.hot:
                         ledger.put_or_keep(record)
+                return None
 
             self._transactions.run(work, timeout=deadline.remaining())
             return changes

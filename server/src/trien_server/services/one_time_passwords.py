@@ -37,6 +37,7 @@ class OneTimePasswords:
         *,
         signer: str,
         client: str,
+<<<<<<< HEAD
         kinds: Collection[AuthenticatorKind] = SHOWING_KINDS,
         at: datetime,
     ) -> PreparedCheck:
@@ -56,6 +57,22 @@ class OneTimePasswords:
         if showing and not allowed:
             raise NotAllowedByPolicy(f"The credential is approved by {' or '.join(sorted(kinds))} alone.")
         for authenticator in allowed:
+=======
+        at: datetime,
+        disabled: Collection[str] = (),
+    ) -> PreparedCheck:
+        """Computes the passwords to compare with; the token decrypts each authenticator's secret once.
+
+        Disabled authenticators are passed over, but for those of the person's that `disabled` names.
+        Raises `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`.
+        """
+        require_open(view, signer=signer, client=client, at=at)
+        prepared = []
+        for authenticator in view.find(Authenticator, signer=signer):
+            taken = authenticator.state is State.ENABLED or authenticator.name in disabled
+            if authenticator.kind not in SHOWING_KINDS or not taken:
+                continue
+>>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
             state = view.require(AuthenticatorState, authenticator.name)
             shown = candidates(
                 reveal_secret(self._hsm, self._seals, authenticator),
@@ -75,6 +92,11 @@ class OneTimePasswords:
         Returns the refusal to be recorded, as `attempt_counting.judge`.
         """
         return judge(ledger, lambda within: _evaluate(within, check, password), signer=check.signer, client=client)
+
+
+def accepted_details(accepted: Accepted) -> dict[str, object]:
+    """Returns what an audit entry says of a password that was consumed for a change."""
+    return {"authenticator": accepted.authenticator.name, "acceptedValue": accepted.value}
 
 
 def reveal_secret(hsm: Hsm, seals: Seals, authenticator: Authenticator) -> Secret:

@@ -10,6 +10,7 @@ from trien_server.core.principal import Principal
 from trien_server.core.records import GrantedRequest
 from trien_server.services.client_rates import ClientRates
 from trien_server.services.deadline import Deadline
+from trien_server.services.notices import Notices
 from trien_server.services.signatures import Signatures
 from trien_server.services.signing_commands import (
     CheckedRequest,
@@ -63,6 +64,7 @@ class SignDigests:
         signatures: Signatures,
         queue: SigningQueue,
         rates: ClientRates,
+        notices: Notices,
         clock: Clock,
         report: Report,
     ) -> None:
@@ -72,6 +74,7 @@ class SignDigests:
         self._signatures = signatures
         self._queue = queue
         self._rates = rates
+        self._notices = notices
         self._clock = clock
         self._report = report
 
@@ -86,6 +89,7 @@ class SignDigests:
             try:
                 work = self._transactions.decide(lambda: self._grant(principal, command, deadline), deadline=deadline)
                 if work is not None:
+                    self._notices.signed(work)
                     return _result(work, self._signatures.make(work))
                 return _result(*self._resume(principal, command, deadline))
             except Refusal as refusal:
