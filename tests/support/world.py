@@ -179,12 +179,9 @@ class World:
             senders=4,
             deliveries=self.deliveries,
             language=Language.ENGLISH,
-<<<<<<< HEAD
             zone=ZoneInfo("Asia/Ho_Chi_Minh"),
-=======
             public_url="https://sign.example",
             replacement_wait=self.replacement_wait,
->>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
             **settings,
         )
 

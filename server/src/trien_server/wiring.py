@@ -161,12 +161,9 @@ class UseCases:
         senders: int,
         deliveries: Mapping[AuthenticatorKind, Delivery],
         language: Language,
-<<<<<<< HEAD
         zone: tzinfo,
-=======
         public_url: str | None,
         replacement_wait: timedelta,
->>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
         own_ca: OwnCaSettings = NO_LISTS,
         revocation: RevocationSettings = ASK_NOBODY,
     ) -> None:
@@ -176,7 +173,7 @@ class UseCases:
             store=store, seals=seals, clock=clock, clock_guard=clock_guard, randomness=randomness, report=report
         )
         changes = Changes(transactions=transactions, seals=seals)
-        texts = NoticeTexts(service=issuer, language=language, public_url=public_url)
+        texts = NoticeTexts(service=issuer, language=language, public_url=public_url, zone=zone)
         self.notices = Notices(
             deliveries=deliveries, texts=texts, transactions=transactions, randomness=randomness, report=report
         )
@@ -629,12 +626,9 @@ class Instance:
                 every=timedelta(seconds=config.revocation.check_seconds),
                 most_age=timedelta(hours=config.revocation.valid_hours),
             ),
-<<<<<<< HEAD
             zone=ZoneInfo(config.service.time_zone),
-=======
             public_url=config.web.public_url,
             replacement_wait=timedelta(hours=config.enrolment.replacement_wait_hours),
->>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
         )
 
     def _others_may_write(self) -> bool:

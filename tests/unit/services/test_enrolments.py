@@ -223,7 +223,8 @@ def test_a_lost_phone_ends_at_once_and_the_new_one_waits(world: World) -> None:
     old = world.code()
     world.agree(propose(world))
     assert refused(world, errors.OneTimePasswordRejected, lambda: world.sign(digests(1), password=old))
-    begins = f"{world.clock.now() + WAIT:%Y-%m-%d %H:%M}"
+    begins = "2026-11-25 15:00 +07:00"
+    assert (world.clock.now() + WAIT).isoformat() == "2026-11-25T08:00:00+00:00"
     mails, messages = told(world), told(world, SMS)
     assert {address for address, _ in mails} == {MAIL, "hoang.trinh.don@phulam.example"}
     assert [address for address, _ in messages] == [TELEPHONE]

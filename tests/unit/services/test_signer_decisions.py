@@ -224,7 +224,7 @@ def test_a_person_who_wishes_it_is_told_of_each_signature(world: World) -> None:
     assert address == MAIL
     fingerprint = list_fingerprint(digests(3))
     shown = " ".join(fingerprint[begin : begin + 4] for begin in range(0, 16, 4))
-    for part in ("chair-p256", "office", "3 document", shown, "UTC"):
+    for part in ("chair-p256", "office", "3 document", shown, "+07:00"):
         assert part in text
     assert "//" not in text
     notices(world, False)

@@ -5,7 +5,7 @@ the page, and whoever asked for the enrolment knows that it comes.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 
 from trien_server.core.delivered_text import Language
@@ -44,22 +44,22 @@ _WORDS = {
     Language.VIETNAMESE: _Words(
         subject="{service}: thông báo",
         link=(
-            "{service}: mời Quý vị đăng ký ứng dụng tạo mã ký tại {link} (dùng được một lần, đến {until} UTC)."
+            "{service}: mời Quý vị đăng ký ứng dụng tạo mã ký tại {link} (dùng được một lần, đến {until})."
             " Vui lòng không chuyển tiếp tin này."
         ),
         code=(
-            "{service}: mã đăng ký ứng dụng tạo mã ký của Quý vị là {code} (dùng được một lần, đến {until} UTC)."
+            "{service}: mã đăng ký ứng dụng tạo mã ký của Quý vị là {code} (dùng được một lần, đến {until})."
             " Vui lòng không chuyển tiếp tin này."
         ),
         signed=(
-            "{service}: lúc {time} UTC, {credential} đã ký {count} văn bản do {client} gửi."
+            "{service}: lúc {time}, {credential} đã ký {count} văn bản do {client} gửi."
             " Số đối chiếu: {fingerprint}."
             " Nếu không phải Quý vị, hãy khóa chữ ký và báo ngay cho cán bộ phụ trách."
         ),
         told={
             Telling.ENROLMENT_AGREED: (
                 "{service}: hai cán bộ đã cho phép đăng ký ứng dụng tạo mã ký {authenticator} cho Quý vị,"
-                " từ {start} UTC."
+                " từ {start}."
                 " Nếu Quý vị không yêu cầu, hãy khóa chữ ký (trien signers freeze) và báo ngay cho cán bộ phụ trách."
             ),
             Telling.ENROLLED: (
@@ -85,21 +85,21 @@ _WORDS = {
     Language.ENGLISH: _Words(
         subject="{service}: notice",
         link=(
-            "{service}: please set up the app that makes your signing codes at {link} (once, until {until} UTC)."
+            "{service}: please set up the app that makes your signing codes at {link} (once, until {until})."
             " Please do not pass this message on."
         ),
         code=(
-            "{service}: the code to set up the app that makes your signing codes is {code} (once, until {until} UTC)."
+            "{service}: the code to set up the app that makes your signing codes is {code} (once, until {until})."
             " Please do not pass this message on."
         ),
         signed=(
-            "{service}: at {time} UTC {credential} signed {count} document(s) sent by {client}. Compare: {fingerprint}."
+            "{service}: at {time} {credential} signed {count} document(s) sent by {client}. Compare: {fingerprint}."
             " If this was not you, freeze your signature and tell your officer at once."
         ),
         told={
             Telling.ENROLMENT_AGREED: (
                 "{service}: two officers agreed that you may set up {authenticator} to make signing codes, from {start}"
-                " UTC on. If you did not ask for it, freeze your signature (trien signers freeze) and tell your officer"
+                " on. If you did not ask for it, freeze your signature (trien signers freeze) and tell your officer"
                 " at once."
             ),
             Telling.ENROLLED: (
@@ -127,16 +127,17 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class NoticeTexts:
-    """Writes the texts of one installation: its name, its language, and where its enrolment page is, if anywhere."""
+    """Writes the texts of one installation: its name, its language and time zone, and where its enrolment page is."""
 
     service: str
     language: Language
     public_url: str | None = None
+    zone: tzinfo = UTC
 
     def enrolment(self, kind: AuthenticatorKind, *, code: Secret, until: datetime) -> DeliveredText:
         """Returns the text with an enrolment code: as a link to the page, or alone where there is none."""
         words = _WORDS[self.language]
-        shown = {"service": self._service, "until": _time(until)}
+        shown = {"service": self._service, "until": self._time(until)}
         if self.public_url is None:
             return self._text(kind, words.code.format(code=code.reveal().decode(), **shown))
         bare = code.reveal().decode().removeprefix("trien-enrol-").replace("-", "")
@@ -154,7 +155,7 @@ class NoticeTexts:
                 client=quotable(_id(client), longest=_LONGEST_APPLICATION) or "?",
                 count=count,
                 fingerprint=" ".join(fingerprint[begin : begin + 4] for begin in range(0, len(fingerprint), 4)),
-                time=_time(at),
+                time=self._time(at),
             ),
         )
 
@@ -166,10 +167,17 @@ class NoticeTexts:
             _WORDS[self.language]
             .told[what]
             .format(
-                service=self._service, authenticator=_id(authenticator), start="" if start is None else _time(start)
+                service=self._service,
+                authenticator=_id(authenticator),
+                start="" if start is None else self._time(start),
             )
         )
         return self._text(kind, body)
+
+    def _time(self, at: datetime) -> str:
+        """Returns a time with the zone's offset: `2026-11-24 22:51 +07:00`."""
+        local = at.astimezone(self.zone)
+        return f"{local:%Y-%m-%d %H:%M} {local:%z}"[:-2] + ":" + f"{local:%z}"[-2:]
 
     @property
     def _service(self) -> str:
@@ -183,7 +191,3 @@ class NoticeTexts:
 def _id(name: str) -> str:
     """Returns the last part of a resource name: lower-case letters, digits and hyphens, which make no link."""
     return name.rpartition("/")[2][:_LONGEST_NAME]
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M}"

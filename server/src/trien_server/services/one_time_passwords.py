@@ -37,13 +37,14 @@ class OneTimePasswords:
         *,
         signer: str,
         client: str,
-<<<<<<< HEAD
         kinds: Collection[AuthenticatorKind] = SHOWING_KINDS,
         at: datetime,
+        disabled: Collection[str] = (),
     ) -> PreparedCheck:
         """Computes the passwords to compare with; the token decrypts each authenticator's secret once.
 
-        Raises `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`;
+        Disabled authenticators are passed over, but for those of the person's that `disabled` names. Raises
+        `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`;
         `NotAllowedByPolicy` when the person has authenticators that show codes, and none of these kinds.
         """
         require_open(view, signer=signer, client=client, at=at)
@@ -51,28 +52,13 @@ class OneTimePasswords:
         showing = [
             authenticator
             for authenticator in view.find(Authenticator, signer=signer)
-            if authenticator.kind in SHOWING_KINDS and authenticator.state is State.ENABLED
+            if authenticator.kind in SHOWING_KINDS
+            and (authenticator.state is State.ENABLED or authenticator.name in disabled)
         ]
         allowed = [authenticator for authenticator in showing if authenticator.kind in kinds]
         if showing and not allowed:
             raise NotAllowedByPolicy(f"The credential is approved by {' or '.join(sorted(kinds))} alone.")
         for authenticator in allowed:
-=======
-        at: datetime,
-        disabled: Collection[str] = (),
-    ) -> PreparedCheck:
-        """Computes the passwords to compare with; the token decrypts each authenticator's secret once.
-
-        Disabled authenticators are passed over, but for those of the person's that `disabled` names.
-        Raises `SignerLocked` without decrypting anything while the signer is locked, `HsmUnavailable`.
-        """
-        require_open(view, signer=signer, client=client, at=at)
-        prepared = []
-        for authenticator in view.find(Authenticator, signer=signer):
-            taken = authenticator.state is State.ENABLED or authenticator.name in disabled
-            if authenticator.kind not in SHOWING_KINDS or not taken:
-                continue
->>>>>>> c84aeed (enrolments: the code goes to the person alone; replacements wait and are told of; persons freeze, see uses and are told of signatures)
             state = view.require(AuthenticatorState, authenticator.name)
             shown = candidates(
                 reveal_secret(self._hsm, self._seals, authenticator),
