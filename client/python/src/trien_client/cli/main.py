@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from trien_client.cli import authorizations, bench, certificates, credentials, keys, organizations, otp, proposals, sign, signers, verify
+from trien_client.cli import (
+    authorizations,
+    bench,
+    certificates,
+    credentials,
+    keys,
+    organizations,
+    otp,
+    proposals,
+    sign,
+    signers,
+    verify,
+)
 from trien_client.cli.outcome import EXIT_CODES
 
 
@@ -66,11 +78,8 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(credentials.app, name="credentials", cls=Group)
     app.add_typer(authorizations.app, name="authorizations", cls=Group)
     app.add_typer(certificates.app, name="certificates", cls=Group)
-<<<<<<< HEAD
     app.add_typer(keys.app, name="keys", cls=Group)
-=======
     app.add_typer(organizations.app, name="organizations", cls=Group)
->>>>>>> c22ea5d (client: the commands of organizations and signers; a list is imported with what is wrong named line by line)
     app.add_typer(proposals.app, name="proposals", cls=Group)
     app.add_typer(signers.app, name="signers", cls=Group)
     app.command("verify", epilog=EXIT_CODES)(verify.verify)
