@@ -400,6 +400,7 @@ def build_grpc_server(
     )
     credentials = CredentialServicer(
         calls=calls,
+        clock=clock,
         create=use.create_credential,
         get=use.get_credential,
         list_=use.list_credentials,

@@ -1,15 +1,16 @@
 """Translates the messages of CredentialService."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from trien.v1 import credential_service_pb2, signer_service_pb2
 
 from trien_server.core.algorithms import SignatureAlgorithm
-from trien_server.core.certificates import validity_of
 from trien_server.core.errors import InvalidArgument
 from trien_server.core.names import parse_id, parse_name
 from trien_server.core.records import AuthenticatorKind, RevocationPolicy, RevocationReason
 from trien_server.rpc import translate
+from trien_server.services.certificate_statuses import KnownStatus
 from trien_server.services.credential_changes import CredentialTerms, Renewal
 from trien_server.services.credential_holders import Entitlement
 from trien_server.services.credentials import CredentialView, NewCredential
@@ -73,7 +74,7 @@ def reason_in(value: "credential_service_pb2.RevocationReason.ValueType") -> Rev
         raise InvalidArgument("reason", "expected one of trien.v1.RevocationReason") from unknown
 
 
-def credential_out(view: CredentialView) -> _Message:
+def credential_out(view: CredentialView, *, at: datetime) -> _Message:
     """Returns a credential's message."""
     credential = view.credential
     activators = []
@@ -101,22 +102,19 @@ def credential_out(view: CredentialView) -> _Message:
         ],
         hours=credential.hours,
         revocation_policy=_Message.RevocationPolicy.Value(credential.revocation_policy.value),
-        certificate_status=_status_out(view),
+        certificate_status=_status_out(view.status.as_of(at)),
     )
 
 
-def _status_out(view: CredentialView) -> credential_service_pb2.CertificateStatus:
-    begin, end = validity_of(view.credential.certificate_chain)
+def _status_out(known: KnownStatus) -> credential_service_pb2.CertificateStatus:
     status = credential_service_pb2.CertificateStatus(
-        not_before=translate.time_out(begin),
-        not_after=translate.time_out(end),
-        revocation=credential_service_pb2.CertificateStatus.UNKNOWN,
+        not_before=translate.time_out(known.not_before),
+        not_after=translate.time_out(known.not_after),
+        revocation=credential_service_pb2.CertificateStatus.Revocation.Value(known.revocation.value),
+        source=known.source,
     )
-    if view.status is not None:
-        status.revocation = credential_service_pb2.CertificateStatus.Revocation.Value(view.status.revocation.value)
-        status.source = view.status.source
-        translate.set_time(status.check_time, view.status.check_time)
-        translate.set_time(status.revoke_time, view.status.revoke_time)
+    translate.set_time(status.check_time, known.check_time)
+    translate.set_time(status.revoke_time, known.revoke_time)
     return status
 
 

@@ -6,6 +6,7 @@ import grpc
 from trien.v1 import credential_service_pb2, credential_service_pb2_grpc, proposal_service_pb2
 
 from trien_server.core.names import parse_name
+from trien_server.core.ports import Clock
 from trien_server.core.principal import Principal
 from trien_server.rpc import credential_messages, issued_certificates
 from trien_server.rpc.calls import Calls
@@ -13,7 +14,7 @@ from trien_server.rpc.credential_messages import credential_out
 from trien_server.rpc.proposals import proposal_out
 from trien_server.services.credential_changes import RenewCredential, RestrictCredential, UpdateCredential
 from trien_server.services.credential_states import ResumeCredential, RevokeCredential, SuspendCredential
-from trien_server.services.credentials import CreateCredential, GetCredential, ListCredentials
+from trien_server.services.credentials import CreateCredential, CredentialView, GetCredential, ListCredentials
 from trien_server.services.deadline import Deadline
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.issued_certificates import (
@@ -30,6 +31,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     """Translates the methods of CredentialService."""
 
     calls: Calls
+    clock: Clock
     create: CreateCredential
     get: GetCredential
     list_: ListCredentials
@@ -49,7 +51,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         self, request: credential_service_pb2.GetCredentialRequest, context: grpc.ServicerContext
     ) -> credential_service_pb2.Credential:
         def work(principal: Principal, _: Deadline) -> credential_service_pb2.Credential:
-            return credential_out(self.get(principal, _name_of(request.name)))
+            return self._out(self.get(principal, _name_of(request.name)))
 
         return self.calls.run("GetCredential", context, work)
 
@@ -58,7 +60,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     ) -> credential_service_pb2.ListCredentialsResponse:
         def work(principal: Principal, _: Deadline) -> credential_service_pb2.ListCredentialsResponse:
             found, token = self.list_(principal, page=Page.parse(request.page_size, request.page_token))
-            credentials = [credential_out(view) for view in found]
+            credentials = [self._out(view) for view in found]
             return credential_service_pb2.ListCredentialsResponse(credentials=credentials, next_page_token=token)
 
         return self.calls.run("ListCredentials", context, work)
@@ -93,7 +95,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         self, request: credential_service_pb2.RestrictCredentialRequest, context: grpc.ServicerContext
     ) -> credential_service_pb2.Credential:
         def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.Credential:
-            return credential_out(
+            return self._out(
                 self.restrict(principal, credential_messages.terms_in(request.credential), deadline=deadline)
             )
 
@@ -103,7 +105,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
         self, request: credential_service_pb2.SuspendCredentialRequest, context: grpc.ServicerContext
     ) -> credential_service_pb2.Credential:
         def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.Credential:
-            return credential_out(self.suspend(principal, _name_of(request.name), deadline=deadline))
+            return self._out(self.suspend(principal, _name_of(request.name), deadline=deadline))
 
         return self.calls.run("SuspendCredential", context, work)
 
@@ -120,7 +122,7 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
     ) -> credential_service_pb2.Credential:
         def work(principal: Principal, deadline: Deadline) -> credential_service_pb2.Credential:
             reason = credential_messages.reason_in(request.reason)
-            return credential_out(self.revoke(principal, _name_of(request.name), reason=reason, deadline=deadline))
+            return self._out(self.revoke(principal, _name_of(request.name), reason=reason, deadline=deadline))
 
         return self.calls.run("RevokeCredential", context, work)
 
@@ -185,6 +187,9 @@ class CredentialServicer(credential_service_pb2_grpc.CredentialServiceServicer):
             return issued_certificates.issued_out(self.revoke_issued(principal, name, reason=reason, deadline=deadline))
 
         return self.calls.run("RevokeIssuedCertificate", context, work)
+
+    def _out(self, view: CredentialView) -> credential_service_pb2.Credential:
+        return credential_out(view, at=self.clock.now())
 
 
 def _name_of(value: str) -> str:

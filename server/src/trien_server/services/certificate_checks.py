@@ -75,7 +75,7 @@ class CertificateChecks:
         self._report = report
         self._every = every
         self._most_age = most_age
-        self._tried: dict[str, datetime] = {}
+        self._tried: dict[str, tuple[bytes, datetime]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="certificate-checks", daemon=True)
 
@@ -116,8 +116,8 @@ class CertificateChecks:
     def _is_due(self, one: _Due, now: datetime) -> bool:
         if not one.asked:
             return False
-        tried = self._tried.get(one.credential)
-        if tried is not None and now - tried < min(_RETRY, self._every):
+        asked, tried = self._tried.get(one.credential, (b"", now))
+        if asked == chain_hash(one.chain) and now - tried < min(_RETRY, self._every):
             return False
         if one.before is None or one.before.chain_hash != chain_hash(one.chain):
             return True
@@ -125,7 +125,7 @@ class CertificateChecks:
 
     def _check(self, one: _Due) -> None:
         now = self._clock.now()
-        self._tried[one.credential] = now
+        self._tried[one.credential] = chain_hash(one.chain), now
         learnt = self._ask(one, now)
         self._transactions.run(lambda ledger: self._write(ledger, one, learnt), timeout=_STORE_SECONDS)
 

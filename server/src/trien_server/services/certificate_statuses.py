@@ -4,6 +4,7 @@ Nothing here asks anybody: a request reads what the checker wrote, and of the in
 themselves.
 """
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -27,14 +28,21 @@ OWN_CA = "the installation's own CA"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownStatus:
-    """What is known of a credential's certificates at a time."""
+    """What is known of a credential's certificates; what is good is so until before `valid_until`, None is always."""
 
     not_before: datetime
     not_after: datetime
     revocation: Revocation
-    check_time: datetime | None
-    revoke_time: datetime | None
     source: str
+    check_time: datetime | None = None
+    revoke_time: datetime | None = None
+    valid_until: datetime | None = None
+
+    def as_of(self, at: datetime) -> "KnownStatus":
+        """Returns what is known at a time: a revoked certificate stays so, a good one only for its time."""
+        if self.revocation is Revocation.GOOD and self.valid_until is not None and at >= self.valid_until:
+            return dataclasses.replace(self, revocation=Revocation.UNKNOWN, source=f"{self.source}: too old")
+        return self
 
 
 def status_name(credential: str) -> str:
@@ -63,42 +71,35 @@ def require_revocation_policy(view: TrustedView, credential: Credential, *, at: 
     """Raises `CertificateRevoked` or `CertificateStatusUnknown` by the credential's policy. Asks no token when warm."""
     if credential.revocation_policy is RevocationPolicy.IGNORE:
         return
-    known = known_status(view, credential, at=at)
+    known = known_status(view, credential).as_of(at)
     if known.revocation is Revocation.REVOKED:
         raise CertificateRevoked("A certificate of the credential is revoked.")
     if credential.revocation_policy is RevocationPolicy.REQUIRE_GOOD and known.revocation is not Revocation.GOOD:
         raise CertificateStatusUnknown("The revocation status of the credential's certificates is not known now.")
 
 
-def known_status(view: TrustedView, credential: Credential, *, at: datetime) -> KnownStatus:
-    """Returns what is known of a credential's certificates. A revoked one stays so, a good one only for its time."""
+def known_status(view: TrustedView, credential: Credential) -> KnownStatus:
+    """Returns what is known of a credential's certificates."""
     begin, end = validity_of(credential.certificate_chain)
+    unknown = KnownStatus(not_before=begin, not_after=end, revocation=Revocation.UNKNOWN, source="not asked yet")
     own = _own(view, credential)
-
-    def known(revocation: Revocation, source: str, **times: datetime | None) -> KnownStatus:
-        return KnownStatus(
-            not_before=begin,
-            not_after=end,
-            revocation=revocation,
-            source=source,
-            check_time=times.get("check_time"),
-            revoke_time=times.get("revoke_time"),
-        )
-
     if own is not None and own.state is IssuedCertificateState.REVOKED:
-        return known(Revocation.REVOKED, OWN_CA, check_time=at, revoke_time=own.revoke_time)
+        return dataclasses.replace(unknown, revocation=Revocation.REVOKED, source=OWN_CA, revoke_time=own.revoke_time)
     if not asked_about(view, credential):
-        if own is None:
-            return known(Revocation.UNKNOWN, "the chain does not have the certificate's issuer")
-        return known(Revocation.GOOD, OWN_CA, check_time=at)
+        if own is not None:
+            return dataclasses.replace(unknown, revocation=Revocation.GOOD, source=OWN_CA)
+        return dataclasses.replace(unknown, source="the chain does not have the certificate's issuer")
     found = view.get(CertificateStatus, status_name(credential.name))
-    if found is None:
-        return known(Revocation.UNKNOWN, "not asked yet")
-    if found.chain_hash != chain_hash(credential.certificate_chain):
-        return known(Revocation.UNKNOWN, "not asked yet about the present certificates")
-    if found.revocation is Revocation.GOOD and at >= found.valid_until:
-        return known(Revocation.UNKNOWN, f"{found.source}: too old", check_time=found.check_time)
-    return known(found.revocation, found.source, check_time=found.check_time, revoke_time=found.revoke_time)
+    if found is None or found.chain_hash != chain_hash(credential.certificate_chain):
+        return unknown
+    return dataclasses.replace(
+        unknown,
+        revocation=found.revocation,
+        source=found.source,
+        check_time=found.check_time,
+        revoke_time=found.revoke_time,
+        valid_until=found.valid_until,
+    )
 
 
 def _own(view: TrustedView, credential: Credential) -> IssuedCertificate | None:

@@ -11,7 +11,6 @@ from trien_server.core.principal import Principal, PrincipalKind
 from trien_server.core.records import (
     Activator,
     AuthenticatorKind,
-    CertificateStatus,
     Credential,
     CredentialClient,
     Key,
@@ -30,6 +29,7 @@ from trien_server.services.access import (
     require_credential,
     require_operator,
 )
+from trien_server.services.certificate_statuses import KnownStatus, known_status
 from trien_server.services.changes import Change
 from trien_server.services.credential_holders import (
     Entitlement,
@@ -74,7 +74,7 @@ class CredentialView:
     key: Key
     activators: Sequence[Activator]
     clients: Sequence[str]
-    status: CertificateStatus | None
+    status: KnownStatus
 
 
 class CreateCredential:
@@ -228,7 +228,7 @@ def view_of(view: TrustedView, credential: Credential, *, asked_by: Principal | 
         key=view.require(Key, credential.key),
         activators=activators_of(view, credential.name),
         clients=[grant.client for grant in grants if asked_by is None or grant.client == asked_by.client],
-        status=view.get(CertificateStatus, f"{credential.name}/certificateStatus"),
+        status=known_status(view, credential),
     )
 
 
