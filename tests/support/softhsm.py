@@ -119,15 +119,22 @@ def copy_token(directory: Path) -> SoftHsmToken:
 def open_token(directory: Path, **arguments: Any) -> Iterator[tuple[Pkcs11Hsm, SoftHsmToken]]:
     """Copies the token and opens the copy; closes it, and restores SOFTHSM2_CONF, at the end."""
     token = copy_token(directory)
-    before = os.environ.get("SOFTHSM2_CONF")
-    try:
+    with environment_kept("SOFTHSM2_CONF"):
         hsm = token.open(**arguments)
         try:
             yield hsm, token
         finally:
             hsm.close()
+
+
+@contextmanager
+def environment_kept(name: str) -> Iterator[None]:
+    """Gives an environment variable its value back, or none, at the end."""
+    before = os.environ.get(name)
+    try:
+        yield
     finally:
         if before is None:
-            os.environ.pop("SOFTHSM2_CONF", None)
+            os.environ.pop(name, None)
         else:
-            os.environ["SOFTHSM2_CONF"] = before
+            os.environ[name] = before
