@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from cryptography import x509
 from tests.support.administration import Administrator, Connection, Refused, request_of
 from tests.support.openssl import verifies
 from tests.support.sandbox import Installation
-from trien.v1 import algorithms_pb2, key_service_pb2, proposal_service_pb2, signing_service_pb2
+from trien.v1 import algorithms_pb2, credential_service_pb2, key_service_pb2, proposal_service_pb2, signing_service_pb2
 from typer.testing import CliRunner
 
 from trien_client.cli.main import build_app
@@ -139,6 +140,38 @@ def test_openssl_verifies_what_a_wrapped_key_signs(
     pairs = zip(digests, (signature.value for signature in answer.signatures), strict=True)
     assert [verifies(tmp_path, person.certificate, algorithm, *pair) for pair in pairs] == [True] * 3
     assert not verifies(tmp_path, person.certificate, algorithm, digests[0], answer.signatures[1].value)
+
+
+@pytest.mark.promise("P6", "P9")
+def test_a_credential_gets_a_new_key_and_the_old_one_is_destroyed(
+    administrator: Administrator, client: Connection, tmp_path: Path
+) -> None:
+    connection = administrator.connection
+    person = administrator.create_person("rotated")
+    assert client.sign(request_of(person)).signatures
+    new = administrator.create_key("rotated-2027", protection_level=key_service_pb2.WRAPPED)
+    certificate = administrator.ca.issue_signer(administrator.signing_request(new.name, person.name))
+    renewal = credential_service_pb2.RenewCredentialRequest(
+        name=person.credential,
+        key=new.name,
+        certificate_chain=[certificate, administrator.ca.identity.certificate_der],
+    )
+    administrator.agree(connection.credentials.RenewCredential, renewal)
+
+    def signature_verifies() -> bool:
+        signature = client.sign(request_of(person, b"a document")).signatures[0].value
+        digest = hashlib.sha256(b"a document").digest()
+        shown = x509.load_der_x509_certificate(certificate)
+        return verifies(tmp_path, shown, SignatureAlgorithm.ECDSA_P256_SHA256, digest, signature)
+
+    assert signature_verifies()
+    old = connection.call(connection.keys.GetKey, key_service_pb2.GetKeyRequest(name="keys/rotated"))
+    assert old.state == key_service_pb2.Key.DISABLED
+    proposal = administrator.agree(connection.keys.DestroyKey, key_service_pb2.DestroyKeyRequest(name=old.name))
+    assert json.loads(proposal.statement)["request"] == {"delay_days": 30, "name": old.name, "used_by": []}
+    old = connection.call(connection.keys.GetKey, key_service_pb2.GetKeyRequest(name="keys/rotated"))
+    assert old.state == key_service_pb2.Key.DESTROY_SCHEDULED
+    assert signature_verifies()
 
 
 @pytest.mark.promise("P9")
