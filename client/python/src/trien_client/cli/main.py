@@ -2,12 +2,12 @@
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup, TyperOption
 
 from trien_client.cli import (
+    access,
     authorizations,
     bench,
     certificates,
@@ -20,6 +20,7 @@ from trien_client.cli import (
     signers,
     verify,
 )
+from trien_client.cli.group import Group
 from trien_client.cli.outcome import EXIT_CODES
 
 
@@ -51,16 +52,6 @@ def trien(
     """
 
 
-class Group(TyperGroup):
-    """A group of commands whose help option has a value, so that typer need not load pydantic (0.2 s) to parse it."""
-
-    def get_help_option(self, ctx: Any) -> TyperOption | None:
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False
-        return option
-
-
 def build_app(*, completion: bool) -> typer.Typer:
     """Makes the command, with or without the options that install shell completion."""
     app = typer.Typer(
@@ -80,6 +71,7 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(certificates.app, name="certificates", cls=Group)
     app.add_typer(keys.app, name="keys", cls=Group)
     app.add_typer(organizations.app, name="organizations", cls=Group)
+    app.add_typer(access.app, name="access", cls=Group)
     app.add_typer(proposals.app, name="proposals", cls=Group)
     app.add_typer(signers.app, name="signers", cls=Group)
     app.command("verify", epilog=EXIT_CODES)(verify.verify)

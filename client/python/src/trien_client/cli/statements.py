@@ -63,10 +63,10 @@ def stated(proposal: "Proposal") -> str:
             "",
             "What changes:",
             *(piece for change in statement["changes"] for piece in _change(change)),
+            *_remarks(statement.get("remarks", [])),
         ]
-        others = sorted(
-            set(statement) - {"proposal", "method", "proposer", "createTime", "expireTime", "request", "changes"}
-        )
+        known = {"proposal", "method", "proposer", "createTime", "expireTime", "request", "changes", "remarks"}
+        others = sorted(set(statement) - known)
     except (KeyError, TypeError, AttributeError):
         raise VerificationError("The proposal's statement cannot be read.") from None
     if others:
@@ -127,6 +127,15 @@ def _change(change: dict[str, Any]) -> Iterator[str]:
     unknown = {name: change[name] for name in sorted(set(change) - {"record", "version", "fields"})}
     for name, value in unknown.items():
         yield from _field(name, value, "    ")
+
+
+def _remarks(remarks: list[str]) -> Iterator[str]:
+    """Yields what follows from the change, in the server's words."""
+    if remarks:
+        yield ""
+        yield "What follows:"
+        for remark in remarks:
+            yield from _wrapped("  ", plain(str(remark)))
 
 
 def _field(name: str, value: Any, indent: str) -> Iterator[str]:
