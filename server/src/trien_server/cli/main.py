@@ -281,6 +281,46 @@ def fsck(
             raise typer.Exit(1)
 
 
+@app.command("client-certificate")
+def client_certificate(
+    request: Annotated[
+        Path,
+        typer.Option(
+            "--request", metavar="FILE", help="What `trien access operators request`, or OpenSSL, made (PEM)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the certificate (PEM) goes: a new file.")],
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="The CA's certificate; else tls/ca.pem of `init`.")
+    ] = None,
+    ca_key_file: Annotated[
+        Path | None, typer.Option("--ca-key-file", metavar="FILE", help="Its key; else tls/ca.key of `init`.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make a certificate for an operator or application who keeps the key, by the private CA of `init`.
+
+    It lets nobody in: an operator has to be proposed with it, and another operator has to approve.
+
+    \b
+    Example:
+      trien-server client-certificate --request b.csr --out b.pem
+    """
+    with _explained():
+        from trien_server.cli.client_certificate import certify
+
+        if ca_file is None or ca_key_file is None:
+            folder = _load(config, overrides).config.server.client_ca_file.parent
+            ca_file, ca_key_file = ca_file or folder / "ca.pem", ca_key_file or folder / "ca.key"
+        try:
+            certify(request, ca_certificate=ca_file, ca_key=ca_key_file, out=out)
+        except ValueError as fault:
+            typer.echo(f"{request}: {fault}", err=True)
+            raise typer.Exit(1) from None
+        typer.echo(f"certificate    {out}, by {ca_file}")
+
+
 @config_app.command("show")
 def config_show(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Print every value in force and where it comes from.

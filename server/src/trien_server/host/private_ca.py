@@ -60,6 +60,21 @@ class PrivateCa:
         """Returns a TLS client's identity."""
         return self._issue(common_name, ExtendedKeyUsageOID.CLIENT_AUTH, [])
 
+    def certify_client(self, signing_request: bytes) -> bytes:
+        """Returns a TLS client's certificate (PEM) for a request (PEM) of somebody who keeps the key.
+
+        Of the request only the key and the common name are taken over. Raises `ValueError` for a request that cannot be
+        read, is not signed by its own key, or names nobody.
+        """
+        request = x509.load_pem_x509_csr(signing_request)
+        if not request.is_signature_valid:
+            raise ValueError("the certificate signing request's signature does not verify")
+        names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        if len(names) != 1 or not isinstance(names[0].value, str):
+            raise ValueError("the certificate signing request has not one common name")
+        builder = self._peer_builder(names[0].value, request.public_key(), ExtendedKeyUsageOID.CLIENT_AUTH)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
     def issue_signer(self, signing_request: bytes) -> bytes:
         """Returns a document signer's certificate (DER) for a request (DER). Raises `ValueError` for an invalid one."""
         request = x509.load_der_x509_csr(signing_request)
@@ -77,16 +92,21 @@ class PrivateCa:
 
     def _issue(self, common_name: str, usage: x509.ObjectIdentifier, names: list[x509.GeneralName]) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = (
-            _builder(_name(common_name), self._certificate.subject, key.public_key(), _LIFETIME)
+        builder = self._peer_builder(common_name, key.public_key(), usage)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return _identity(builder.sign(self._key, hashes.SHA256()), key)
+
+    def _peer_builder(
+        self, common_name: str, public_key: object, usage: x509.ObjectIdentifier
+    ) -> x509.CertificateBuilder:
+        return (
+            _builder(_name(common_name), self._certificate.subject, public_key, _LIFETIME)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(self._authority_key(), critical=False)
         )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return _identity(builder.sign(self._key, hashes.SHA256()), key)
 
     def _authority_key(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
