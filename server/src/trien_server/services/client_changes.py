@@ -62,6 +62,7 @@ class UpdateClient:
             raise InvalidArgument("overlap_hours", f"expected 0 to {LONGEST_OVERLAP_HOURS}")
         check_scopes(view, update.organizations, update.methods)
         check_limits(update.calls_per_minute, update.concurrent_items)
+        remarks: list[str] = []
         changes: dict[str, object] = {
             "display_name": parse_title(update.display_name, field="client.display_name"),
             "organizations": update.organizations,
@@ -76,9 +77,17 @@ class UpdateClient:
                 "certificate_fingerprint": update.certificate_fingerprint,
                 **_previous(client, update.overlap_hours, agreement),
             }
+            remarks.append(_renewal(client, update))
         elif update.overlap_hours:
             raise InvalidArgument("overlap_hours", "only beside a new token or certificate")
-        return Change(kind="client_updated", slow=[next_version(client, **changes)])
+        return Change(kind="client_updated", slow=[next_version(client, **changes)], remarks=remarks)
+
+
+def _renewal(client: Client, update: ClientUpdate) -> str:
+    """Returns what a statement says of it: tokens and their hashes are not shown among the fields."""
+    what = "token" if update.token_hash is not None else "certificate"
+    until = f"stays good for {update.overlap_hours} hours more" if update.overlap_hours else "ends"
+    return f"{client.name} gets another {what}; what it was known by {until}."
 
 
 def _previous(client: Client, hours: int, agreement: Agreement) -> Mapping[str, object]:
