@@ -49,7 +49,11 @@ class Trien:
 
 
 def at_terminal(
-    arguments: list[str], answers: Sequence[str | Callable[[str], str]], environment: dict[str, str]
+    arguments: list[str],
+    answers: Sequence[str | Callable[[str], str]],
+    environment: dict[str, str],
+    *,
+    prompt: str = "(not shown):",
 ) -> tuple[int, str, int]:
     """Runs `trien` on a terminal of its own; types one answer at each prompt. Returns exit code, screen, prompts.
 
@@ -78,7 +82,7 @@ def at_terminal(
                 if not piece:
                     break
                 screen += decoder.decode(piece)
-            if screen.count("(not shown):") > prompts:
+            if screen.count(prompt) > prompts:
                 time.sleep(0.2)
                 answer = answers[prompts]
                 typed = answer if isinstance(answer, str) else answer(screen)
