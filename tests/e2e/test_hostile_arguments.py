@@ -153,23 +153,47 @@ def test_malformed_arguments_of_the_other_methods_have_their_reasons(
         *[
             (
                 admin,
+                admin.signers.CreateEnrolments,
+                signer_service_pb2.CreateEnrolmentsRequest(
+                    enrolments=[
+                        signer_service_pb2.Enrolment(
+                            name=f"{parent}/enrolments/a", kind=kind, digits=digits, hash=hash_
+                        )
+                    ]
+                ),
+                "INVALID_ARGUMENT",
+            )
+            for parent, kind, digits, hash_ in (
+                (person.name, 0, 6, 0),
+                (person.name, 9, 6, 0),
+                (person.name, 4, 6, 0),  # delivered codes need no enrolment
+                (person.name, 1, 5, 0),
+                (person.name, 1, 9, 0),
+                (person.name, 1, -(2**31), 0),
+                (person.name, 1, 6, 9),
+                ("signers/ubnd-xa-phu-lam", 1, 6, 0),
+                ("signers/none", 1, 6, 0),
+            )
+        ],
+        *[
+            (
+                admin,
                 admin.signers.CreateAuthenticator,
                 signer_service_pb2.CreateAuthenticatorRequest(
                     parent=parent,
                     authenticator_id="a",
-                    authenticator=authenticator(kind=kind, digits=digits, hash=hash_),
+                    authenticator=authenticator(kind=kind, digits=digits, address=address),
                 ),
-                reason,
+                "INVALID_ARGUMENT",
             )
-            for parent, kind, digits, hash_, reason in (
-                (person.name, 0, 6, 0, "INVALID_ARGUMENT"),
-                (person.name, 9, 6, 0, "INVALID_ARGUMENT"),
-                (person.name, 1, 5, 0, "INVALID_ARGUMENT"),
-                (person.name, 1, 9, 0, "INVALID_ARGUMENT"),
-                (person.name, 1, -(2**31), 0, "INVALID_ARGUMENT"),
-                (person.name, 1, 6, 9, "INVALID_ARGUMENT"),
-                ("signers/ubnd-xa-phu-lam", 1, 6, 0, "INVALID_ARGUMENT"),
-                ("signers/none", 1, 6, 0, "PERMISSION_DENIED"),
+            for parent, kind, digits, address in (
+                (person.name, 0, 6, "+84912345678"),
+                (person.name, 1, 6, ""),  # that one is enrolled
+                (person.name, 4, 5, "+84912345678"),
+                (person.name, 4, 6, "0912345678"),
+                (person.name, 5, 6, "a@b"),
+                ("signers/ubnd-xa-phu-lam", 4, 6, "+84912345678"),
+                ("signers/none", 4, 6, "+84912345678"),
             )
         ],
         *[
@@ -229,7 +253,7 @@ def test_malformed_arguments_of_the_other_methods_have_their_reasons(
     for position, (connection, method, request, reason) in enumerate(cases):
         refused = refusal(connection, method, request)
         assert refused.reason == reason, (position, str(request)[:300], refused)
-    assert len(cases) == 73
+    assert len(cases) == 81
 
 
 def changed(credential: Any, **fields: Any) -> credential_service_pb2.CreateCredentialRequest:

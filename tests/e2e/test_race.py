@@ -218,4 +218,4 @@ def _check_database(installation: Installation, person: Person, approvals: int) 
     """Each counter was accepted once, and there are as many approvals as winners."""
     with installation.read_database() as database:
         rows = database.execute("SELECT accepted_value FROM approvals WHERE signer = ?", (person.name,)).fetchall()
-    assert sorted(value for (value,) in rows) == list(range(approvals))
+    assert sorted(value for (value,) in rows) == list(range(1, approvals + 1))

@@ -7,22 +7,17 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from tests.fakes.clock import ManualClock
-from tests.support.world import World
+from tests.support.world import World, operators
 
 from trien_server import wiring
-from trien_server.core.records import Operator
 from trien_server.core.secret import Secret
-from trien_server.host.private_ca import PrivateCa
 from trien_server.host.randomness import SystemRandomness
 from trien_server.rpc.server import Limits, TlsIdentity
 from trien_server.services.authenticate import hash_token
-from trien_server.services.changes import Change
 
 
 class Aborted(Exception):  # noqa: N818
@@ -133,19 +128,8 @@ class _Call:
 def open_edge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     """Builds the real servicers over fakes, as `wiring` does, with an operator who shows a certificate."""
     world = World(clock=ManualClock()).populate()
-    identity = PrivateCa.create("Fuzz CA").issue_client("operator second")
-    certificate = x509.load_pem_x509_certificate(identity.certificate)
-    operator = Operator(
-        name="operators/second",
-        display_name="Second",
-        certificate_fingerprint=_fingerprint(certificate.public_bytes(Encoding.DER)),
-        create_time=world.clock.now(),
-    )
-    world.use.changes.make(
-        "tests", lambda _: Change(kind="operator_created", slow=[operator]), deadline=world.deadline()
-    )
     world.use.wait_authorization.stop()  # a clock that stands still would let it wait for ever
-    edge = Edge(world, world.tokens["clients/office"], identity.certificate)
+    edge = Edge(world, world.tokens["clients/office"], operators()["second"].certificate)
     monkeypatch.setattr(wiring, "GrpcServer", edge.take)
     wiring.build_grpc_server(
         world.use,

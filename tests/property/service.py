@@ -38,6 +38,7 @@ from trien_server.core.records import (
     Client,
     ClientAttempts,
     Credential,
+    CredentialState,
     GrantedRequest,
     ItemKind,
     Key,
@@ -268,7 +269,8 @@ class Service:
 
         def prepare(view: object) -> Change:
             found = view.require(kind, question.name)  # type: ignore[attr-defined]
-            state = type(found.state).ENABLED if question.enabled else type(found.state).DISABLED
+            off = CredentialState.SUSPENDED if kind is Credential else getattr(type(found.state), "DISABLED", None)
+            state = type(found.state).ENABLED if question.enabled else off
             return Change(kind="switched", slow=[next_version(found, state=state)])
 
         self.world.use.changes.make(OPERATOR.name, prepare, deadline=deadline)

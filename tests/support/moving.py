@@ -9,7 +9,9 @@ import psycopg
 from psycopg import sql
 from tests.support.sandbox import Installation, copy_sandbox
 
-_BOOLEANS = {"client_collected_otp", "completed"}
+from trien_server.store.mapping import ColumnType, tables
+
+_BOOLEANS = {column.name for columns in tables().values() for column in columns if column.type is ColumnType.BOOLEAN}
 """SQLite keeps them as integers."""
 
 

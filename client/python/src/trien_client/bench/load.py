@@ -69,7 +69,8 @@ class SigningClient:
         self._verified_every: int = setup["verified_every"]
         self._signer: str = person["signer"]
         self._codes = pyotp.HOTP(person["secret"], digits=person["digits"])
-        self._counter = 0
+        self._counter = 1
+        """The next one: that of 0 put the authenticator in force."""
         self._requests = 0
         self._credentials = {
             KeyType(key_type): HeldCredential(
