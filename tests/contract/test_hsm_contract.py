@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any, cast
@@ -17,11 +17,19 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tests.fakes.hsm import MemoryHsm, PrivateKey, _generate
-from tests.support.softhsm import WRAPPED_TYPES, open_token, wrapped_key
+from tests.support.softhsm import WRAPPED_TYPES, add_wrapping_key, open_token, wrapped_key
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.ports import DecryptionFailed, Hsm, KeyMismatch, KeyReference, WrappingNotSupported
+from trien_server.core.ports import (
+    DecryptionFailed,
+    Hsm,
+    KeyMismatch,
+    KeyReference,
+    SecurityOfficerNeeded,
+    WrappingNotSupported,
+)
+from trien_server.core.records import InstallationKeyPurpose
 from trien_server.core.secret import Secret
 
 HASHES = {HashFunction.SHA256: SHA256(), HashFunction.SHA384: SHA384(), HashFunction.SHA512: SHA512()}
@@ -39,6 +47,9 @@ class Subject:
     hsm: Hsm
     keys: Mapping[KeyType, KeyReference]
     wrapped: Mapping[KeyType, KeyReference]
+
+    make_wrapping_key: Callable[[], object]
+    """Makes the wrapping key of generation 2 as the token's security officer does."""
 
     @property
     def unwrappings(self) -> int:
@@ -63,7 +74,12 @@ def memory_subject() -> Subject:
         wrapped[key_type] = KeyReference(
             object_id=os.urandom(16), key_type=key_type, public_key=pair.public_key, wrapped_key=pair.wrapped_key
         )
-    return Subject(hsm, keys, wrapped)
+
+    def make_wrapping_key() -> None:
+        hsm.officer_needed = False
+        hsm.make_installation_key(InstallationKeyPurpose.WRAPPING, 2)
+
+    return Subject(hsm, keys, wrapped, make_wrapping_key)
 
 
 @pytest.fixture(params=["memory", "softhsm"])
@@ -74,7 +90,7 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         made.hsm.close()
     else:
         with open_token(tmp_path / "token") as (hsm, token):
-            yield Subject(hsm, token.keys, token.wrapped)
+            yield Subject(hsm, token.keys, token.wrapped, partial(add_wrapping_key, token))
 
 
 def message_for(algorithm: SignatureAlgorithm, number: int = 0) -> bytes:
@@ -374,6 +390,81 @@ def test_authenticate_depends_on_message_and_key_alone(subject: Subject) -> None
     assert len(set(codes)) == 5
     assert {len(code) for code in codes} == {32}
     assert subject.hsm.authenticate(b"a") != memory_subject().hsm.authenticate(b"a")
+
+
+@pytest.mark.promise("P5")
+def test_each_generation_of_the_sealing_key_authenticates_otherwise_and_one_that_is_not_there_is_a_mismatch(
+    subject: Subject,
+) -> None:
+    first = subject.hsm.authenticate(b"row")
+    with pytest.raises(KeyMismatch):
+        subject.hsm.authenticate(b"row", generation=2)
+    subject.hsm.make_installation_key(InstallationKeyPurpose.SEALING, 2)
+    second = subject.hsm.authenticate(b"row", generation=2)
+    subject.hsm.make_installation_key(InstallationKeyPurpose.SEALING, 2)
+    assert second == subject.hsm.authenticate(b"row", generation=2)
+    assert first == subject.hsm.authenticate(b"row", generation=1) != second
+    assert subject.hsm.ready()
+
+
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("key_type", WRAPPED_TYPES)
+def test_a_key_that_is_wrapped_anew_signs_as_before_under_both_generations(subject: Subject, key_type: KeyType) -> None:
+    subject.make_wrapping_key()
+    before = subject.wrapped[key_type]
+    pair = subject.hsm.rewrap(before, generation=2)
+    after = replace(before, wrapped_key=pair.wrapped_key, wrapping_generation=pair.wrapping_generation)
+    assert (pair.public_key, pair.wrapping_generation) == (before.public_key, 2)
+    assert pair.wrapped_key != before.wrapped_key
+    algorithm = next(algorithm for algorithm, fitting in FITTING_WRAPPED if fitting is key_type)
+    message = message_for(algorithm)
+    for key in (before, after):
+        subject.hsm.prepare(key)
+        (signature,) = subject.hsm.sign(key, algorithm, [message], pss_salt_length=None)
+        verify(key, algorithm, message, signature)
+    with pytest.raises(KeyMismatch):
+        subject.hsm.prepare(replace(after, wrapping_generation=1))
+    with pytest.raises(KeyMismatch):
+        subject.hsm.prepare(replace(before, wrapping_generation=2))
+    assert subject.hsm.ready()
+
+
+@pytest.mark.promise("P5")
+def test_what_is_not_the_records_key_is_not_wrapped_anew(subject: Subject) -> None:
+    subject.make_wrapping_key()
+    other = subject.hsm.generate_wrapped_key_pair(KeyType.EC_P256)
+    key = subject.wrapped[KeyType.EC_P256]
+    for wrapped in (other.wrapped_key, b"", b"x" * 16, bytes(len(other.wrapped_key))):
+        with pytest.raises(KeyMismatch):
+            subject.hsm.rewrap(replace(key, wrapped_key=wrapped), generation=2)
+    assert subject.hsm.ready()
+
+
+def test_new_keys_are_wrapped_by_the_generation_that_was_asked_for(subject: Subject) -> None:
+    with pytest.raises(KeyMismatch):
+        subject.hsm.generate_wrapped_key_pair(KeyType.EC_P256, generation=2)
+    subject.make_wrapping_key()
+    pair = subject.hsm.generate_wrapped_key_pair(KeyType.EC_P256, generation=2)
+    assert pair.wrapping_generation == 2
+    key = KeyReference(
+        object_id=b"new", key_type=KeyType.EC_P256, public_key=pair.public_key, wrapped_key=pair.wrapped_key
+    )
+    with pytest.raises(KeyMismatch):
+        subject.hsm.prepare(key)
+    (signature,) = subject.hsm.sign(
+        replace(key, wrapping_generation=2), P256, [message_for(P256)], pss_salt_length=None
+    )
+    verify(key, P256, message_for(P256), signature)
+
+
+def test_a_wrapping_key_that_follows_a_trusted_one_is_made_by_the_security_officer_alone(subject: Subject) -> None:
+    if isinstance(subject.hsm, MemoryHsm):
+        subject.hsm.officer_needed = True
+    with pytest.raises(SecurityOfficerNeeded):
+        subject.hsm.make_installation_key(InstallationKeyPurpose.WRAPPING, 2)
+    subject.make_wrapping_key()
+    subject.hsm.make_installation_key(InstallationKeyPurpose.WRAPPING, 2)
+    assert subject.hsm.generate_wrapped_key_pair(KeyType.EC_P256, generation=2).wrapping_generation == 2
 
 
 def test_decrypt_opens_what_encrypt_made_and_each_encryption_differs(subject: Subject) -> None:

@@ -23,7 +23,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from trien_server.core.algorithms import HashFunction, KeyType, SignatureAlgorithm, largest_pss_salt
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference, WrappedKeyPair, WrappingNotSupported
+from trien_server.core.ports import (
+    DecryptionFailed,
+    KeyMismatch,
+    KeyReference,
+    SecurityOfficerNeeded,
+    WrappedKeyPair,
+    WrappingNotSupported,
+)
+from trien_server.core.records import InstallationKeyPurpose
 from trien_server.core.secret import Secret
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -36,6 +44,9 @@ HASHES: dict[HashFunction, HashAlgorithm] = {
 
 class MemoryHsm:
     """The port `Hsm` in memory; as strict as the adapter of real tokens.
+
+    With `officer_needed` it makes no wrapping key, and without `rewraps` it wraps none anew: as a token whose wrapping
+    keys only its security officer makes, or whose unwrapped keys never leave it.
 
     `calls` counts the calls of each method, `signatures` the signatures made, `unwrappings` the wrapped
     keys that were unwrapped; `not_wrapped` are the types that it does not wrap, as SoftHSM. While `unavailable` is
@@ -53,9 +64,11 @@ class MemoryHsm:
         self._failing: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._keys: dict[bytes, PrivateKey] = {}
-        self._sealing_key = os.urandom(32)
+        self._sealing_keys = {1: os.urandom(32)}
         self._password_key = AESGCM(AESGCM.generate_key(256))
-        self._wrapping_key = os.urandom(32)
+        self._wrapping_keys = {1: os.urandom(32)}
+        self.officer_needed = False
+        self.rewraps = True
         self._unwrapped: OrderedDict[KeyReference, PrivateKey] = OrderedDict()
         self._unwrapped_keys = unwrapped_keys
         self._probe_key = ec.generate_private_key(ec.SECP256R1())
@@ -96,9 +109,11 @@ class MemoryHsm:
             self.signatures += len(signatures)
         return signatures
 
-    def authenticate(self, message: bytes) -> bytes:
+    def authenticate(self, message: bytes, *, generation: int = 1) -> bytes:
         self._enter("authenticate")
-        return hmac.digest(self._sealing_key, message, hashlib.sha256)
+        if generation not in self._sealing_keys:
+            raise KeyMismatch(f"the token holds no sealing key {generation}")
+        return hmac.digest(self._sealing_keys[generation], message, hashlib.sha256)
 
     def encrypt(self, plaintext: Secret, *, associated_data: bytes) -> bytes:
         self._enter("encrypt")
@@ -124,17 +139,35 @@ class MemoryHsm:
             self._keys[object_id] = private_key
         return _spki(private_key)
 
-    def generate_wrapped_key_pair(self, key_type: KeyType) -> WrappedKeyPair:
+    def generate_wrapped_key_pair(self, key_type: KeyType, *, generation: int = 1) -> WrappedKeyPair:
         self._enter("generate_wrapped_key_pair")
         if key_type in self.not_wrapped:
             raise WrappingNotSupported(f"the token does not wrap {key_type} keys")
-        return self.wrap(_generate(key_type))
+        return self.wrap(_generate(key_type), generation=generation)
 
-    def wrap(self, private_key: PrivateKey) -> WrappedKeyPair:
+    def wrap(self, private_key: PrivateKey, *, generation: int = 1) -> WrappedKeyPair:
         """Wraps a ready-made private key (RSA keys are slow to generate)."""
+        if generation not in self._wrapping_keys:
+            raise KeyMismatch(f"the token holds no wrapping key {generation}")
         encoded = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        wrapped = aes_key_wrap_with_padding(self._wrapping_key, encoded)
-        return WrappedKeyPair(public_key=_spki(private_key), wrapped_key=wrapped)
+        wrapped = aes_key_wrap_with_padding(self._wrapping_keys[generation], encoded)
+        return WrappedKeyPair(public_key=_spki(private_key), wrapped_key=wrapped, wrapping_generation=generation)
+
+    def rewrap(self, key: KeyReference, *, generation: int) -> WrappedKeyPair:
+        self._enter("rewrap")
+        private_key = self._open(key, key.wrapped_key or b"")
+        if not self.rewraps:
+            raise WrappingNotSupported("the token does not let an unwrapped key be wrapped again")
+        if _spki(private_key) != key.public_key:
+            raise KeyMismatch("what the token opens does not sign as the record's key")
+        return self.wrap(private_key, generation=generation)
+
+    def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
+        self._enter("make_installation_key")
+        sealing = purpose is InstallationKeyPurpose.SEALING
+        if self.officer_needed and not sealing and generation not in self._wrapping_keys:
+            raise SecurityOfficerNeeded
+        (self._sealing_keys if sealing else self._wrapping_keys).setdefault(generation, os.urandom(32))
 
     def destroy_key_pair(self, object_id: bytes) -> None:
         self._enter("destroy_key_pair")
@@ -187,20 +220,26 @@ class MemoryHsm:
     def _unwrap(self, key: KeyReference, wrapped_key: bytes) -> PrivateKey:
         """Does not compare the public key: a token does not show one."""
         if key not in self._unwrapped:
-            try:
-                encoded = aes_key_unwrap_with_padding(self._wrapping_key, wrapped_key)
-                private_key = load_der_private_key(encoded, None)
-            except (InvalidUnwrap, ValueError):
-                raise KeyMismatch("the token does not open the wrapped key") from None
-            assert isinstance(private_key, PrivateKey)
-            if not _is_of(private_key, key.key_type):
-                raise KeyMismatch("the unwrapped key is of another type")
+            private_key = self._open(key, wrapped_key)
             while len(self._unwrapped) >= self._unwrapped_keys:
                 self._unwrapped.popitem(last=False)
             self._unwrapped[key] = private_key
             self.unwrappings += 1
         self._unwrapped.move_to_end(key)
         return self._unwrapped[key]
+
+    def _open(self, key: KeyReference, wrapped_key: bytes) -> PrivateKey:
+        if key.wrapping_generation not in self._wrapping_keys:
+            raise KeyMismatch(f"the token holds no wrapping key {key.wrapping_generation}")
+        try:
+            encoded = aes_key_unwrap_with_padding(self._wrapping_keys[key.wrapping_generation], wrapped_key)
+            private_key = load_der_private_key(encoded, None)
+        except (InvalidUnwrap, ValueError):
+            raise KeyMismatch("the token does not open the wrapped key") from None
+        assert isinstance(private_key, PrivateKey)
+        if not _is_of(private_key, key.key_type):
+            raise KeyMismatch("the unwrapped key is of another type")
+        return private_key
 
 
 def _do_nothing(method: str) -> None:

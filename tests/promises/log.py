@@ -25,7 +25,7 @@ def check_seals(evidence: Evidence, authenticate: Authenticate) -> Iterator[Viol
 
     def fault(row: Sealed[Record]) -> str | None:
         record = row.record
-        if not sealing.is_seal_key(row.seal_key, hot=record.hot):
+        if sealing.generation_of(row.seal_key, hot=record.hot) != 1:
             return f"its seal is by {row.seal_key!r}"
         if not record.hot:
             right = hmac.compare_digest(authenticate(sealing.encode_row(record, row.seal_key)), row.seal)

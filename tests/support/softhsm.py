@@ -8,6 +8,8 @@ or another module's state, run a child process.
 import atexit
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -105,6 +107,24 @@ def wrapped_key(hsm: Hsm, key_type: KeyType) -> KeyReference:
     return KeyReference(
         object_id=os.urandom(16), key_type=key_type, public_key=pair.public_key, wrapped_key=pair.wrapped_key
     )
+
+
+def add_wrapping_key(token: SoftHsmToken) -> int:
+    """Makes a trusted wrapping key of the next generation, in a process of its own as its security officer does."""
+    code = (
+        "import sys; from trien_server.core.secret import Secret; from trien_server.hsm import add_wrapping_key;"
+        "print(add_wrapping_key(module_path=sys.argv[1], token_label=sys.argv[2],"
+        " pin=Secret(sys.argv[3].encode()), so_pin=Secret(sys.argv[4].encode())))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code, MODULE, LABEL, PIN.reveal().decode(), SO_PIN.reveal().decode()],
+        env={**os.environ, "SOFTHSM2_CONF": str(token.configuration)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return int(made.stdout)
 
 
 def copy_token(directory: Path) -> SoftHsmToken:

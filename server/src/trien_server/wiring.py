@@ -83,9 +83,11 @@ from trien_server.services.import_signers import ImportSigners
 from trien_server.services.installation import CheckStart, CreateInstallation
 from trien_server.services.integrity import CheckIntegrity
 from trien_server.services.integrity_rules import RULES
+from trien_server.services.installation_keys import ListInstallationKeys, RotateInstallationKey
 from trien_server.services.key_destruction import KeyDestruction
 from trien_server.services.key_generation import CreateKey, KeyGeneration
 from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey, DisableKey, EnableKey
+from trien_server.services.key_rotation import KeyRotation
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
 from trien_server.services.notices import Notices
@@ -195,6 +197,7 @@ class UseCases:
         self.clock_guard = clock_guard
         self.check_start = CheckStart(hsm=hsm, transactions=transactions, clock_guard=clock_guard)
         self.check_integrity = CheckIntegrity(store=store, seals=seals, hsm=hsm, rules=RULES)
+        self.check_start = CheckStart(hsm=hsm, seals=seals, transactions=transactions, clock_guard=clock_guard)
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
         self.sign_digests = SignDigests(
             hsm=hsm,
@@ -223,7 +226,7 @@ class UseCases:
             transactions=transactions, clock=clock, randomness=randomness, zone=zone
         )
         self.send_one_time_password = SendOneTimePassword(
-            hsm=hsm,
+            seals=seals,
             transactions=transactions,
             deliveries=deliveries,
             clock=clock,
@@ -254,6 +257,16 @@ class UseCases:
             clock=clock,
             report=report,
         )
+        self.key_rotation = KeyRotation(
+            hsm=hsm,
+            transactions=transactions,
+            changes=changes,
+            leases=Leases(transactions=transactions, randomness=randomness, report=report),
+            clock=clock,
+            report=report,
+        )
+        self.rotate_installation_key = RotateInstallationKey(proposals=proposals, rotation=self.key_rotation)
+        self.list_installation_keys = ListInstallationKeys(transactions=transactions)
         self.create_key = CreateKey(
             changes=changes,
             transactions=transactions,
@@ -425,6 +438,8 @@ def build_grpc_server(
         enable=use.enable_key,
         destroy=use.destroy_key,
         cancel_destruction=use.cancel_key_destruction,
+        rotate_installation_key=use.rotate_installation_key,
+        list_installation_keys=use.list_installation_keys,
     )
     signers = SignerServicer(
         calls=calls,
@@ -699,6 +714,7 @@ class Server:
         self._instance.use.key_generation.start()
         self._instance.use.notices.start()
         self._instance.use.key_destruction.start()
+        self._instance.use.key_rotation.start()
         self._instance.use.own_ca.start()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
@@ -725,6 +741,7 @@ class Server:
                 thread.join()
         self._instance.use.key_generation.stop()
         self._instance.use.key_destruction.stop()
+        self._instance.use.key_rotation.stop()
         self._instance.use.own_ca.stop()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.stop()

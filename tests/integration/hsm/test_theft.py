@@ -21,7 +21,7 @@ from trien_server.hsm import create_softhsm_token, provision
 from trien_server.hsm.calls import ALLOWED_MECHANISMS, Calls, Template
 from trien_server.hsm.keys import WRAPPING_KEY, encode_public_key, generate_key_pair_to_wrap
 from trien_server.hsm.module import find_objects, function_list
-from trien_server.hsm.wrapping import UNWRAP_TEMPLATE
+from trien_server.hsm.wrapping import TRUSTED_UNWRAP_TEMPLATE, UNWRAP_TEMPLATE
 
 PAD = Mechanism.AES_KEY_WRAP_PAD
 SECRETS = (Attribute.VALUE, Attribute.PRIVATE_EXPONENT, Attribute.PRIME_1, Attribute.COEFFICIENT)
@@ -41,12 +41,16 @@ class AnyUse(_pkcs11.EncryptMixin, _pkcs11.DecryptMixin, _pkcs11.SignMixin, _pkc
 class Thief:
     """A session with the user's PIN, and a score: how many attempts of each kind were refused, and what was not."""
 
-    def __init__(self, session: Session, wrapping_key: int, wrapped: bytes, key_type: TokenKeyType) -> None:
+    def __init__(
+        self, session: Session, wrapping_key: int, wrapped: bytes, key_type: TokenKeyType, *, trusted: bool = True
+    ) -> None:
         self.session = session
         self.calls = Calls(function_list(MODULE))
         self.wrapping_key = wrapping_key
         self.wrapped = wrapped
-        self.base: Template = {Attribute.KEY_TYPE: int(key_type), **UNWRAP_TEMPLATE}
+        template = TRUSTED_UNWRAP_TEMPLATE if trusted else UNWRAP_TEMPLATE
+        self.trusted = trusted
+        self.base: Template = {Attribute.KEY_TYPE: int(key_type), Attribute.EXTRACTABLE: False, **template}
         self.refused: Counter[str] = Counter()
         self.allowed: list[str] = []
 
@@ -103,9 +107,10 @@ def thief(token: SoftHsmToken, key_type: KeyType) -> Iterator[Thief]:
 
 def attack_unwrapping(of: Thief) -> None:
     """Unwraps in every weaker way."""
+    untrusted: Template = {Attribute.WRAP_WITH_TRUSTED: False} if of.trusted else {}
     weaker: list[Template] = [
         {Attribute.EXTRACTABLE: True, Attribute.SENSITIVE: False},
-        {Attribute.EXTRACTABLE: True},
+        {Attribute.EXTRACTABLE: True, **untrusted},
         {Attribute.SENSITIVE: False},
         {Attribute.PRIVATE: False},
         {Attribute.TOKEN: True},
@@ -121,7 +126,8 @@ def attack_unwrapping(of: Thief) -> None:
     ]
     for change in weaker:
         of.attempt("unwrap weaker", change, lambda change=change: of.unwrap(change))
-    for name in (Attribute.SENSITIVE, Attribute.EXTRACTABLE, Attribute.DERIVE, Attribute.DECRYPT, Attribute.COPYABLE):
+    kept = Attribute.WRAP_WITH_TRUSTED if of.trusted else Attribute.EXTRACTABLE
+    for name in (Attribute.SENSITIVE, kept, Attribute.DERIVE, Attribute.DECRYPT, Attribute.COPYABLE):
         of.attempt("unwrap without", name, lambda name=name: of.unwrap({}, without=name))
     for mechanism, parameter in (
         (Mechanism.AES_KEY_WRAP, b""),
@@ -229,6 +235,51 @@ def attack_unwrapped_key(of: Thief) -> None:
     assert of.read(handle) == []
 
 
+def attack_leaving_key(of: Thief) -> None:
+    """Unwraps a key as one that is to be wrapped anew, and takes it out by other ways than a trusted key."""
+    handle = of.unwrap({Attribute.EXTRACTABLE: True})
+    for change in (
+        {Attribute.WRAP_WITH_TRUSTED: False},
+        {Attribute.SENSITIVE: False},
+        {Attribute.PRIVATE: False},
+        {Attribute.DERIVE: True},
+        {Attribute.MODIFIABLE: True},
+        {Attribute.TOKEN: True},
+    ):
+        of.attempt("change a key", change, lambda c=change: of.calls.set_attributes(of.session, handle, c))  # type: ignore
+        of.attempt("copy a key", change, lambda c=change: of.calls.copy_object(of.session, handle, c))  # type: ignore
+    own = of.own_key()
+    given = {
+        Attribute.CLASS: int(ObjectClass.SECRET_KEY),
+        Attribute.KEY_TYPE: int(TokenKeyType.AES),
+        Attribute.VALUE: bytes(32),
+        Attribute.WRAP: True,
+    }
+    for key in (own.handle, of.calls.create_object(of.session, given)):
+        for mechanism, parameter in (
+            (PAD, b""),
+            (Mechanism.AES_KEY_WRAP, b""),
+            (Mechanism.AES_CBC_PAD, bytes(16)),
+            (Mechanism.AES_CBC, bytes(16)),
+        ):
+            of.attempt(
+                "wrap by an own key",
+                mechanism,
+                lambda k=key, m=mechanism, p=parameter: of.calls.wrap_key(of.session, m, k, handle, parameter=p),
+            )
+    for mechanism, parameter in ((Mechanism.AES_KEY_WRAP, b""), (Mechanism.AES_CBC_PAD, bytes(16))):
+        of.attempt(
+            "wrap by another mechanism",
+            mechanism,
+            lambda m=mechanism, p=parameter: of.calls.wrap_key(of.session, m, of.wrapping_key, handle, parameter=p),
+        )
+    if of.base[Attribute.KEY_TYPE] == TokenKeyType.EC:
+        of.attempt("derive from a key", "ECDH", lambda: derive(of, handle))
+    assert of.read(handle) == []
+    again = of.calls.wrap_key(of.session, PAD, of.wrapping_key, handle)
+    assert len(again) == len(of.wrapped)  # a trusted key wraps it: that is all
+
+
 def attack_trust(of: Thief) -> None:
     """Makes an own wrapping key a trusted one; wraps the token's keys, and a key that waits to be wrapped."""
     own = of.own_key()
@@ -285,13 +336,15 @@ EXPECTED = {
     "change the wrapping key": 10,
     "copy the wrapping key": 10,
     "wrap the wrapping key": 2,
-    "change a key": 7,
-    "copy a key": 8,
+    "change a key": 7 + 6,
+    "copy a key": 8 + 6,
     "wrap a key": 2,
     "be trusted": 4,
     "wrap a key of the token": 2 * (4 + len(KeyType)),
     "wrap a key that waits": 1,
     "weaken a key that waits": 4,
+    "wrap by an own key": 8,
+    "wrap by another mechanism": 2,
 }
 
 
@@ -301,12 +354,18 @@ def test_softhsm_refuses_every_attempt_of_a_thief_who_has_the_pin_and_the_wrappe
     tmp_path: Path, key_type: KeyType
 ) -> None:
     with thief(copy_token(tmp_path / "token"), key_type) as of:
-        for attack in (attack_unwrapping, attack_wrapping_key, attack_unwrapped_key, attack_trust):
+        for attack in (
+            attack_unwrapping,
+            attack_wrapping_key,
+            attack_unwrapped_key,
+            attack_leaving_key,
+            attack_trust,
+        ):
             attack(of)
-        derived = {"derive from a key": 1} if key_type is KeyType.EC_P256 else {}
+        derived = {"derive from a key": 2} if key_type is KeyType.EC_P256 else {}
         assert of.allowed == []
         assert of.refused == {**EXPECTED, **derived}
-        assert sum(of.refused.values()) == 102 + len(derived)
+        assert sum(of.refused.values()) == (126 if key_type is KeyType.EC_P256 else 124)
 
 
 @pytest.mark.promise("P4")
@@ -352,7 +411,7 @@ def test_without_its_template_the_wrapping_key_gives_keys_away_and_the_findings_
     with logged_in() as session:
         (wrapping_key,) = find_objects(session, {Attribute.LABEL: WRAPPING_KEY})
         handle = wrapping_key.handle  # type: ignore[attr-defined]
-        of = Thief(session, handle, pair.wrapped_key, TokenKeyType.EC)
+        of = Thief(session, handle, pair.wrapped_key, TokenKeyType.EC, trusted=False)
         (value,) = of.read(of.unwrap({Attribute.EXTRACTABLE: True, Attribute.SENSITIVE: False}))
         stolen = ec.derive_private_key(int.from_bytes(value), ec.SECP256R1())
         curve = encode_named_curve_parameters("secp256r1")

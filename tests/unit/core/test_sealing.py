@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trien_server.core import audit
 from trien_server.core.encoding import encode_all
 from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, GrantedRequest, Record
-from trien_server.core.sealing import day_seal, day_seal_key, encode_row, is_seal_key, slow_seal_key
+from trien_server.core.sealing import day_seal, day_seal_key, encode_row, generation_of, slow_seal_key
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
@@ -120,12 +120,14 @@ def test_a_seal_that_was_made_once_verifies_for_ever() -> None:
 
 
 def test_seal_keys_are_told_apart() -> None:
-    assert is_seal_key(slow_seal_key(), hot=False)
-    assert is_seal_key(day_seal_key(AT), hot=True)
-    for wrong in ("", "2", "1/", "1/2026-13-01", "1/2026-1-1", "0/2026-11-24", "1/2026-11-24x"):
-        assert not is_seal_key(wrong, hot=True)
-    assert not is_seal_key(day_seal_key(AT), hot=False)
-    assert not is_seal_key(slow_seal_key(), hot=True)
+    for generation in (1, 2, 12):
+        assert generation_of(slow_seal_key(generation), hot=False) == generation
+        assert generation_of(day_seal_key(AT, generation), hot=True) == generation
+        assert generation_of(day_seal_key(AT, generation), hot=False) is None
+        assert generation_of(slow_seal_key(generation), hot=True) is None
+    for wrong in ("", "0", "01", "12345", "-1", "1/", "1/2026-13-01", "1/2026-1-1", "0/2026-11-24", "1/2026-11-24x"):
+        assert generation_of(wrong, hot=True) is None
+        assert generation_of(wrong, hot=False) is None
     record = example(HOT_RECORDS[0])
     assert day_seal(b"a" * 32, record, "1/2026-11-24") != day_seal(b"b" * 32, record, "1/2026-11-24")
 

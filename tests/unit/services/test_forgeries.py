@@ -84,7 +84,7 @@ def test_a_leaked_day_key_makes_no_approvals_of_later_days(world: World, days: i
         forge(world, authorization, key, seal_key)
         with pytest.raises(errors.RecordNotTrusted):
             world.activation_data(authorization)
-        data = world.use.seals.activation_data(authorization=name, client=OFFICE.name, expire_time=expires)
+        data = world.use.seals.authenticate(sealing.activation_data_message(authorization))
         with pytest.raises(errors.RecordNotTrusted):
             world.sign(digests(1), activated=(name, Secret(data)))
         refused += 1

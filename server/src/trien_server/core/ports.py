@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
-from trien_server.core.records import AuditEntry, Outcome, Record, Revocation
+from trien_server.core.records import AuditEntry, InstallationKeyPurpose, Outcome, Record, Revocation
 from trien_server.core.secret import Secret
 
 R = TypeVar("R", bound=Record)
@@ -47,21 +47,24 @@ class KeyReference:
     """What finds a key in the token and proves that it is the one: its public key (SPKI, DER).
 
     Without `wrapped_key` the key is an object on the token, found by `object_id` (protection level
-    TOKEN). With it the key is kept outside, and the token unwraps it when it is used (WRAPPED).
+    TOKEN). With it the key is kept outside, and the token unwraps it when it is used (WRAPPED), by the wrapping
+    key of `wrapping_generation`.
     """
 
     object_id: bytes
     key_type: KeyType
     public_key: bytes
     wrapped_key: bytes | None = field(default=None, repr=False)
+    wrapping_generation: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class WrappedKeyPair:
-    """A public key (SPKI, DER), and its private key as only the token can open it."""
+    """A public key (SPKI, DER), and its private key as only the token's wrapping key of a generation can open it."""
 
     public_key: bytes
     wrapped_key: bytes = field(repr=False)
+    wrapping_generation: int = 1
 
 
 class Hsm(Protocol):
@@ -103,8 +106,11 @@ class Hsm(Protocol):
         not prepared, and raises what `prepare` raises.
         """
 
-    def authenticate(self, message: bytes) -> bytes:
-        """Returns HMAC-SHA256 of the message by the installation's sealing key (32 bytes)."""
+    def authenticate(self, message: bytes, *, generation: int = 1) -> bytes:
+        """Returns HMAC-SHA256 of the message by the installation's sealing key of a generation (32 bytes).
+
+        Raises `KeyMismatch` when the token has no such key. One that another process made since is found.
+        """
 
     def encrypt(self, plaintext: Secret, *, associated_data: bytes) -> bytes:
         """Encrypts with the one-time password key: AES-256-GCM, nonce ‖ ciphertext ‖ tag."""
@@ -123,13 +129,29 @@ class Hsm(Protocol):
         there: `destroy_key_pair` removes them, or the caller takes a new id.
         """
 
-    def generate_wrapped_key_pair(self, key_type: KeyType) -> WrappedKeyPair:
+    def generate_wrapped_key_pair(self, key_type: KeyType, *, generation: int = 1) -> WrappedKeyPair:
         """Generates a key pair in the token, wraps its private key, and leaves nothing on the token.
 
         The private key was unwrapped, and its signature verified, before it is returned. It exists
         only in what is returned: the caller keeps it, and destroys it by forgetting it.
 
-        Raises `WrappingNotSupported` when this token does not wrap such keys, as trying showed.
+        Raises `WrappingNotSupported` when this token does not wrap such keys, as trying showed, and `KeyMismatch`
+        when it has no wrapping key of that generation.
+        """
+
+    def rewrap(self, key: KeyReference, *, generation: int) -> WrappedKeyPair:
+        """Wraps a wrapped key by the wrapping key of another generation, inside the token, and leaves nothing on it.
+
+        The result was unwrapped, and its signature verified with the record's public key, before it is returned;
+        what the key was before stays good. Raises what `prepare` raises, and `WrappingNotSupported` when the
+        token does not let an unwrapped key be wrapped again.
+        """
+
+    def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
+        """Makes the installation's key of a purpose and generation, unless the token has it; then it is on the token.
+
+        One process at a time. Raises `SecurityOfficerNeeded` when only the token's security officer can make it, and
+        `KeyMismatch` when another process made one too: try again.
         """
 
     def destroy_key_pair(self, object_id: bytes) -> None:
@@ -220,6 +242,10 @@ class KeyMismatch(Exception):  # noqa: N818
 
 class WrappingNotSupported(ValueError):  # noqa: N818
     """The token does not wrap and unwrap keys of this type; the text says what it answered."""
+
+
+class SecurityOfficerNeeded(Exception):  # noqa: N818
+    """The token has no such key, and only its security officer can make one that is as good as the one before."""
 
 
 class DecryptionFailed(Exception):  # noqa: N818

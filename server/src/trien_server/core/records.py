@@ -279,13 +279,17 @@ class Enrolment(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class InstallationKey(Record):
-    """A generation of one of the installation's own keys on the token. The first ones are made by `init`."""
+    """A generation of one of the installation's own keys on the token. The first ones are made by `init`.
+
+    It is in its state since `state_time`: what a RETIRED sealing key sealed is taken only if it is from before.
+    """
 
     table: ClassVar[str] = "installation_keys"
 
     purpose: InstallationKeyPurpose
     generation: int
     state: InstallationKeyState
+    state_time: datetime
     create_time: datetime
 
 

@@ -8,6 +8,9 @@ without touching old seals, and rows of two tables cannot be confused.
 import dataclasses
 import hashlib
 import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
@@ -29,7 +32,9 @@ from trien_server.core.records import (
 )
 
 ENCODING_VERSION = 1
-GENERATION = "1"
+FIRST_GENERATION = 1
+HANDOVER = timedelta(minutes=2)
+"""How long every process has to learn of a new sealing or wrapping key, before the one before retires."""
 LONGEST_AUTHORIZATION = timedelta(hours=24)
 """How long an authorization can be approved and used."""
 LONGEST_CHALLENGE = timedelta(minutes=5)
@@ -42,6 +47,7 @@ LEASE_LIFETIME = timedelta(minutes=1)
 """How long a process holds what it does alone, unless it gives it back."""
 
 
+_SEAL_KEY = re.compile(r"(?P<generation>[1-9][0-9]{0,3})(?:/(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2}))?", re.ASCII)
 _FIELD_NAMES: dict[type[Record], tuple[tuple[str, bytes], ...]] = {
     kind: tuple(
         (field.name, encode_value(field.name))
@@ -63,14 +69,34 @@ def encode_row(record: Record, seal_key: str) -> bytes:
     return b"".join(parts)
 
 
-def slow_seal_key() -> str:
-    """Returns the name of the token's sealing key, which seals slow records itself."""
-    return GENERATION
+@dataclass(frozen=True)
+class Generations:
+    """The generations of the token's sealing key: which one seals, and which ones seal no more since when."""
+
+    active: int = FIRST_GENERATION
+    others: frozenset[int] = frozenset()
+    """Those before that still verify what they sealed."""
+    retired: Mapping[int, datetime] = field(default_factory=dict)
+    """Those that verify only what is from before a time."""
+
+    def of(self, made: datetime) -> list[int]:
+        """Returns the generations that may have made something at a time, the newest first."""
+        late = {generation for generation, end in self.retired.items() if made < end}
+        return sorted({self.active, *self.others, *late}, reverse=True)
+
+    def follows(self, earlier: "Generations") -> bool:
+        """Tells whether this can have come after another one: what is retired stays retired, since the same time."""
+        return self.active >= earlier.active and earlier.retired.items() <= self.retired.items()
 
 
-def day_seal_key(at: datetime) -> str:
+def slow_seal_key(generation: int = FIRST_GENERATION) -> str:
+    """Returns the name of a generation of the token's sealing key, which seals slow records itself: `1`."""
+    return str(generation)
+
+
+def day_seal_key(at: datetime, generation: int = FIRST_GENERATION) -> str:
     """Returns the name of the day key that seals hot records at a time: `1/2026-11-24`."""
-    return f"{GENERATION}/{at.date().isoformat()}"
+    return f"{generation}/{at.date().isoformat()}"
 
 
 def day_key_message(seal_key: str) -> bytes:
@@ -78,26 +104,27 @@ def day_key_message(seal_key: str) -> bytes:
     return encode_all("trien/day-key", [seal_key])
 
 
-def is_seal_key(seal_key: str, *, hot: bool) -> bool:
-    """Tells whether a name can be the seal key of a hot or a slow record."""
-    if not hot:
-        return seal_key == GENERATION
-    return _day_of(seal_key) is not None
+def generation_of(seal_key: str, *, hot: bool) -> int | None:
+    """Returns the generation that a name of a hot or a slow record's seal key has; None when it is no such name."""
+    generation, day = _parts_of(seal_key)
+    return generation if hot is (day is not None) else None
 
 
-@lru_cache(maxsize=64)
-def _day_of(seal_key: str) -> date | None:
-    """Returns the day of a day key's name; None when it is no such name.
+@lru_cache(maxsize=256)
+def _parts_of(seal_key: str) -> tuple[int | None, date | None]:
+    """Returns the generation and the day of a seal key's name; (None, None) when it is no such name.
 
     A request verifies a dozen rows, nearly all sealed today: without the cache, reading that date takes longer than
     the HMACs.
     """
-    generation, separator, day = seal_key.partition("/")
+    found = _SEAL_KEY.fullmatch(seal_key)
+    if found is None:
+        return None, None
     try:
-        parsed = datetime.strptime(day, "%Y-%m-%d").date()
+        day = datetime.strptime(found["day"], "%Y-%m-%d").date() if found["day"] is not None else None
     except ValueError:
-        return None
-    return parsed if generation == GENERATION and separator == "/" and len(day) == 10 else None
+        return None, None
+    return int(found["generation"]), day
 
 
 def seal_day_fits(record: Record, seal_key: str) -> bool:
@@ -106,7 +133,7 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
     A day key that leaked must not make records of later days: what is written once is sealed on the day that it
     names, an authorization within its life, a granted request while its outcome is kept, a lease while it is held.
     """
-    sealed_on = _day_of(seal_key)
+    _, sealed_on = _parts_of(seal_key)
     if sealed_on is None:
         return False
     match record:
@@ -131,6 +158,29 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
     return True
 
 
+def is_from_before(record: Record, end: datetime) -> bool:
+    """Tells whether a hot record is dated before a time: what a retired sealing key may have sealed.
+
+    What has no date of its own is sealed anew before the key retires.
+    """
+    match record:
+        case (
+            Approval(create_time=at)
+            | AuditEntry(time=at)
+            | Notice(create_time=at)
+            | CertificateStatus(check_time=at)
+            | Authorization(create_time=at)
+            | Challenge(create_time=at)
+            | GrantedRequest(create_time=at)
+            | SignatureUse(time=at)
+            | DeliveryCount(last_time=at)
+        ):
+            return at < end
+        case Lease(expire_time=at):
+            return at - LEASE_LIFETIME < end
+    return False
+
+
 def _within(begin: datetime, day: date, end: datetime) -> bool:
     """Tells whether a day lies in a time, for a clock that may be a little behind or ahead of the one that began it."""
     return (begin - CLOCK_TOLERANCE).date() <= day <= (end + CLOCK_TOLERANCE).date()
@@ -141,6 +191,7 @@ def day_seal(key: bytes, record: Record, seal_key: str) -> bytes:
     return hmac.digest(key, encode_row(record, seal_key), hashlib.sha256)
 
 
-def activation_data_message(*, authorization: str, client: str, expire_time: datetime) -> bytes:
-    """Returns what the token authenticates to derive signature activation data."""
-    return encode_all("trien/signature-activation-data", [GENERATION, authorization, client, expire_time])
+def activation_data_message(authorization: Authorization) -> bytes:
+    """Returns what the token authenticates to derive the secret that opens an authorization (32 bytes)."""
+    parts = [authorization.name, authorization.client, authorization.expire_time]
+    return encode_all("trien/signature-activation-data", parts)

@@ -5,7 +5,7 @@ for development. Importing loads no module of a token.
 """
 
 from trien_server.hsm.failures import NotProvisioned, PinRejected, TokenFailed
-from trien_server.hsm.provisioning import provision
+from trien_server.hsm.provisioning import add_wrapping_key, provision
 from trien_server.hsm.softhsm import create_softhsm_token, find_softhsm_module
 from trien_server.hsm.token import Pkcs11Hsm
 
@@ -14,6 +14,7 @@ __all__ = [
     "PinRejected",
     "Pkcs11Hsm",
     "TokenFailed",
+    "add_wrapping_key",
     "create_softhsm_token",
     "find_softhsm_module",
     "provision",

@@ -13,7 +13,7 @@ from trien_server.core.algorithms import KeyType
 from trien_server.hsm.calls import Template
 from trien_server.hsm.keys import generate_key_pair_to_wrap
 from trien_server.hsm.sessions import TokenSession
-from trien_server.hsm.wrapping import UNWRAP_TEMPLATE, Wrapping, is_changeable, is_trusted, wrapping_key_template
+from trien_server.hsm.wrapping import Wrapping, is_changeable, is_trusted, unwrapping_template, wrapping_key_template
 
 _WEAKER: Final[tuple[tuple[str, Template], ...]] = (
     ("extractable", {Attribute.EXTRACTABLE: True}),
@@ -22,6 +22,7 @@ _WEAKER: Final[tuple[tuple[str, Template], ...]] = (
     ("changeable", {Attribute.MODIFIABLE: True}),
     ("a secret key", {Attribute.CLASS: int(ObjectClass.SECRET_KEY), Attribute.KEY_TYPE: 0x10}),
 )
+_LEAVING: Final[Template] = {Attribute.EXTRACTABLE: True, Attribute.WRAP_WITH_TRUSTED: False}
 _OTHER_USES: Final[tuple[tuple[str, Template], ...]] = (
     ("encrypts", {Attribute.ENCRYPT: True}),
     ("decrypts", {Attribute.DECRYPT: True}),
@@ -50,8 +51,8 @@ class _Attempts:
         self._calls = wrapping.calls
         self._mechanism = wrapping.mechanism(session)
         self._session = session.session
-        self._wrapping_key: Any = session.wrapping_key
-        self._trusted = is_trusted(session.wrapping_key)
+        self._wrapping_key: Any = session.wrapping_key()
+        self._trusted = is_trusted(self._wrapping_key)
 
     def findings(self) -> Iterator[str]:
         if not self._trusted:
@@ -66,7 +67,7 @@ class _Attempts:
             for mechanism, parameter in _OTHER_MECHANISMS:
                 if self._happens(partial(self._wrap, mechanism, self._wrapping_key.handle, private, parameter)):
                     yield f"The wrapping key also wraps with {mechanism.name} (CKA_ALLOWED_MECHANISMS)."
-        for name, change in _WEAKER:
+        for name, change in _WEAKER[1:] if self._trusted else _WEAKER:
             if self._makes(partial(self._unwrap, wrapped, change)):
                 yield f"Whoever has the PIN can unwrap a key as one that is {name} (CKA_UNWRAP_TEMPLATE)."
         handle = self._unwrap(wrapped, {})
@@ -75,7 +76,9 @@ class _Attempts:
         finally:
             self._calls.destroy_object(self._session, handle)
         yield from self._changes_of_a_wrapping_key()
-        if self._untrusted_key_wraps():
+        if self._trusted and self._makes(partial(self._unwrap, wrapped, _LEAVING)):
+            yield "Whoever has the PIN can unwrap a key as one that any key wraps (CKA_UNWRAP_TEMPLATE)."
+        if self._untrusted_key_wraps() or (self._trusted and self._untrusted_key_wraps_unwrapped(wrapped)):
             yield "A key that asks for a trusted wrapping key is wrapped by any (CKA_WRAP_WITH_TRUSTED)."
 
     def _changes(self, what: str, handle: int, changes: tuple[tuple[str, Template], ...], to: str) -> Iterator[str]:
@@ -107,6 +110,22 @@ class _Attempts:
         finally:
             other.destroy()
 
+    def _untrusted_key_wraps_unwrapped(self, wrapped: bytes) -> bool:
+        """Tells whether a key that was unwrapped to be wrapped anew is wrapped by any key."""
+        other: Any = self._session.generate_key(
+            TokenKeyType.AES, 256, store=False, capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP
+        )
+        try:
+            handle = self._unwrap(wrapped, {Attribute.EXTRACTABLE: True})
+            try:
+                return self._happens(partial(self._wrap, self._mechanism, other.handle, handle))
+            finally:
+                self._calls.destroy_object(self._session, handle)
+        except PKCS11Error:
+            return False  # the token lets no key be wrapped anew
+        finally:
+            other.destroy()
+
     @contextmanager
     def _key_pair(self, *, trusted: bool) -> Iterator[int]:
         public, private = generate_key_pair_to_wrap(self._session, KeyType.EC_P256, trusted=trusted)
@@ -120,7 +139,8 @@ class _Attempts:
         return self._calls.wrap_key(self._session, mechanism, wrapping_key, key, parameter=parameter)
 
     def _unwrap(self, wrapped: bytes, change: Template) -> int:
-        template = {Attribute.KEY_TYPE: int(TokenKeyType.EC), **UNWRAP_TEMPLATE, **change}
+        template = {**unwrapping_template(KeyType.EC_P256, trusted=self._trusted), **change}
+        template[Attribute.MODIFIABLE] = template.pop(Attribute.MODIFIABLE)  # the last one, as SoftHSM wants it
         if Attribute.CLASS in change:
             del template[Attribute.SIGN_RECOVER]  # a private key's alone
         return self._calls.unwrap_key(self._session, self._mechanism, self._wrapping_key.handle, wrapped, template)

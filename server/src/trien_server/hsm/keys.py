@@ -51,7 +51,7 @@ SECRET_KEYS: Final[Mapping[str, Mapping[Attribute, Any]]] = {
         Attribute.UNWRAP: True,
     },
 }
-"""The installation's secret keys with the attributes of their purposes."""
+"""The installation's secret keys, by the labels of their first generations, with the attributes of their purposes."""
 
 PROTECTED: Final[Mapping[Attribute, Any]] = {
     Attribute.TOKEN: True,
@@ -200,13 +200,19 @@ def _encoded_or_none(public: Object) -> bytes | None:
         return None
 
 
-def find_secret_keys(session: Session, label: str) -> list[Object]:
-    """Returns the secret keys with that label.
+def label_of(first: str, generation: int) -> str:
+    """Returns the label of a generation of an installation's key, from that of the first: `trien sealing key 2`."""
+    return f"{first.removesuffix('1')}{generation}"
+
+
+def find_secret_keys(session: Session, first: str, generation: int = 1) -> list[Object]:
+    """Returns the secret keys with the label of that generation; `first` is the label of the first one.
 
     Raises `KeyMismatch` when one has not the attributes of its purpose, or can leave the token.
     """
+    label = label_of(first, generation)
     found = find_objects(session, {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
-    expected = {**PROTECTED, **SECRET_KEYS[label]}
+    expected = {**PROTECTED, **SECRET_KEYS[first]}
     for item in found:
         wrong = sorted(name.name for name, value in expected.items() if not _has(item, name, value))
         if wrong:

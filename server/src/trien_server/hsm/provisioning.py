@@ -10,7 +10,8 @@ from pkcs11.exceptions import PKCS11Error
 
 from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.ports import KeyMismatch
+from trien_server.core.ports import KeyMismatch, SecurityOfficerNeeded
+from trien_server.core.records import InstallationKeyPurpose
 from trien_server.core.secret import Secret
 from trien_server.hsm.calls import CKU_USER, Calls
 from trien_server.hsm.connection import log_in
@@ -24,9 +25,10 @@ from trien_server.hsm.keys import (
     find_probe_keys,
     find_secret_keys,
     generate_key_pair,
+    label_of,
 )
 from trien_server.hsm.module import function_list, load_module
-from trien_server.hsm.wrapping import wrapping_key_template
+from trien_server.hsm.wrapping import is_trusted, wrapping_key_template
 
 _SECRETS: Final[dict[str, tuple[TokenKeyType, Mechanism, MechanismFlag]]] = {
     SEALING_KEY: (
@@ -92,48 +94,111 @@ def provision(
     return tuple(made)
 
 
+def add_wrapping_key(
+    *,
+    module_path: str,
+    pin: Secret,
+    so_pin: Secret,
+    token_label: str | None = None,
+    token_serial: str | None = None,
+) -> int:
+    """Makes the trusted wrapping key of the next generation, and returns which one it is.
+
+    It serves nobody until two operators agreed on it. Loads and ends the module, which nothing else in the process may
+    be using; other processes may be using the token.
+
+    Raises `NotProvisioned` when the token has no first generation or does not let a trusted one be made, `PinRejected`,
+    and `HsmUnavailable`.
+    """
+    module = load_module(module_path)
+    try:
+        calls = Calls(function_list(module.so))
+        token = module.find_token(label=token_label, serial=token_serial)
+        session = log_in(token, pin)
+        _expect_one(WRAPPING_KEY, find_secret_keys(session, WRAPPING_KEY))
+        generation = 2
+        while find_secret_keys(session, WRAPPING_KEY, generation):
+            generation += 1
+        session.close()
+        session = _make_trusted_wrapping_key(token, calls, pin=pin, so_pin=so_pin, generation=generation)
+        _expect_one(label_of(WRAPPING_KEY, generation), find_secret_keys(session, WRAPPING_KEY, generation))
+    except KeyMismatch as error:
+        raise NotProvisioned(f"The token's keys are not Trien's: {error}.") from error
+    except PKCS11Error as error:
+        raise HsmUnavailable(f"The wrapping key could not be made: {describe(error)}.") from error
+    finally:
+        module.shut_down()
+    return generation
+
+
+def make_installation_key(session: Session, calls: Calls, purpose: InstallationKeyPurpose, generation: int) -> None:
+    """Makes a sealing or wrapping key of a later generation unless it is there.
+
+    A wrapping key that follows a trusted one is the security officer's to make (`add_wrapping_key`): a key that is not
+    trusted would wrap nothing of what the trusted one opens. Raises `SecurityOfficerNeeded`; `KeyMismatch` when another
+    process made one at the same moment: this one is taken away again, and the next attempt finds what is left.
+    """
+    first = {InstallationKeyPurpose.SEALING: SEALING_KEY, InstallationKeyPurpose.WRAPPING: WRAPPING_KEY}[purpose]
+    if find_secret_keys(session, first, generation):
+        return
+    if purpose is InstallationKeyPurpose.WRAPPING:
+        if any(is_trusted(key) for key in find_secret_keys(session, WRAPPING_KEY)):
+            raise SecurityOfficerNeeded(f"The token has no {label_of(first, generation)!r}.")
+        made = _make_wrapping_key(session, calls, generation)
+    else:
+        made = _make_secret_key(session, SEALING_KEY, generation)
+    if len(find_secret_keys(session, first, generation)) != 1:
+        calls.destroy_object(session, made)
+        raise KeyMismatch(f"another process made {label_of(first, generation)!r} too")
+
+
 def _make(session: Session, label: str) -> bool:
     """Makes a secret key unless it is there; tells whether it was made."""
     if find_secret_keys(session, label):
         return False
-    key_type, mechanism, capabilities = _SECRETS[label]
-    session.generate_key(
+    _make_secret_key(session, label)
+    return True
+
+
+def _make_secret_key(session: Session, first: str, generation: int = 1) -> int:
+    """Makes a secret key and returns its handle."""
+    key_type, mechanism, capabilities = _SECRETS[first]
+    made: Any = session.generate_key(
         key_type,
         _SECRET_BITS,
         id=secrets.token_bytes(_ID_SIZE),
-        label=label,
+        label=label_of(first, generation),
         store=True,
         capabilities=capabilities,
         mechanism=mechanism,
         template={name: value for name, value in PROTECTED.items() if name is not Attribute.TOKEN},
     )
-    return True
+    return int(made.handle)
 
 
-def _make_wrapping_key(session: Session, calls: Calls) -> None:
-    """Makes the wrapping key; without what a module does not know, when it refuses the whole template.
+def _make_wrapping_key(session: Session, calls: Calls, generation: int = 1) -> int:
+    """Makes a wrapping key and returns its handle.
 
-    Which attributes a module keeps to is found out by trying: `wrapping_findings`.
+    It is made without what a module does not know, when the module refuses the whole template. Which attributes a
+    module keeps to is found out by trying: `wrapping_findings`.
     """
-    template = wrapping_key_template(secrets.token_bytes(_ID_SIZE))
-    templates = [
-        {**template, Attribute.MODIFIABLE: False, Attribute.COPYABLE: False},
-        {
-            **{name: value for name, value in template.items() if not isinstance(value, dict | tuple)},
-            Attribute.MODIFIABLE: False,
-        },
-    ]
-    for last, attributes in ((False, templates[0]), (True, templates[1])):
-        try:
-            calls.generate_key(session, Mechanism.AES_KEY_GEN, attributes)
-        except PKCS11Error as error:
-            if last or classify(error) is not Failure.REQUEST:
-                raise
-        else:
-            return
+    template = wrapping_key_template(secrets.token_bytes(_ID_SIZE), generation)
+    try:
+        return calls.generate_key(
+            session,
+            Mechanism.AES_KEY_GEN,
+            {**template, Attribute.MODIFIABLE: False, Attribute.COPYABLE: False},
+        )
+    except PKCS11Error as error:
+        if classify(error) is not Failure.REQUEST:
+            raise
+    plain = {name: value for name, value in template.items() if not isinstance(value, dict | tuple)}
+    return calls.generate_key(session, Mechanism.AES_KEY_GEN, {**plain, Attribute.MODIFIABLE: False})
 
 
-def _make_trusted_wrapping_key(token: Any, calls: Calls, *, pin: Secret, so_pin: Secret) -> Session:
+def _make_trusted_wrapping_key(
+    token: Any, calls: Calls, *, pin: Secret, so_pin: Secret, generation: int = 1
+) -> Session:
     """Lets the security officer make a trusted wrapping key, and leaves a session of the user.
 
     Only the security officer gives CKA_TRUSTED, and sees no private object. So the key is made as a
@@ -142,13 +207,13 @@ def _make_trusted_wrapping_key(token: Any, calls: Calls, *, pin: Secret, so_pin:
     from a copy, but only unchanged. A token that does not go along gets no key here.
     """
     session = _log_in_officer(token, so_pin)
-    template = wrapping_key_template(secrets.token_bytes(_ID_SIZE))
+    template = wrapping_key_template(secrets.token_bytes(_ID_SIZE), generation, trusted=True)
     made = 0
     with suppress(PKCS11Error):
         made = calls.generate_key(
             session,
             Mechanism.AES_KEY_GEN,
-            {**template, Attribute.TOKEN: False, Attribute.PRIVATE: False, Attribute.TRUSTED: True},
+            {**template, Attribute.TOKEN: False, Attribute.PRIVATE: False},
         )
     calls.log_out(session)
     calls.log_in(session, CKU_USER, pin)

@@ -17,7 +17,15 @@ from pkcs11.exceptions import PKCS11Error
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch, KeyReference
 from trien_server.hsm.failures import Failure, classify
-from trien_server.hsm.keys import encode_public_key, find_key_pair, token_key_type
+from trien_server.hsm.keys import (
+    SEALING_KEY,
+    WRAPPING_KEY,
+    encode_public_key,
+    find_key_pair,
+    find_secret_keys,
+    label_of,
+    token_key_type,
+)
 
 CACHED_KEYS: Final = 4096
 """How many signers' keys a session keeps handles of; the least recently used are dropped."""
@@ -37,16 +45,34 @@ class TokenSession:
         probe: Callable[["TokenSession"], None],
     ) -> None:
         self.session: Final = session
-        self.sealing_key: Final = sealing_key
         self.password_key: Final = password_key
-        self.wrapping_key: Final = wrapping_key
         self.probe_key: Final = probe_key
+        self._secret_keys: dict[tuple[str, int], Any] = {(SEALING_KEY, 1): sealing_key, (WRAPPING_KEY, 1): wrapping_key}
         self._probe = probe
         self._keys: OrderedDict[bytes, tuple[KeyReference, Any]] = OrderedDict()
 
     def probe(self) -> None:
         """Signs a random message with the probe key and verifies it. Raises `TokenFailed` when it is wrong."""
         self._probe(self)
+
+    def sealing_key(self, generation: int = 1) -> Any:
+        """Returns the sealing key of a generation. Raises `KeyMismatch` when the token shows none, or several."""
+        return self._secret_key(SEALING_KEY, generation)
+
+    def wrapping_key(self, generation: int = 1) -> Any:
+        """Returns the wrapping key of a generation. Raises `KeyMismatch` when the token shows none, or several."""
+        return self._secret_key(WRAPPING_KEY, generation)
+
+    def _secret_key(self, first: str, generation: int) -> Any:
+        """Returns the cached handle, or the one that a search finds. A token that finds nothing must prove itself."""
+        found = self._secret_keys.get((first, generation))
+        if found is None:
+            keys = find_secret_keys(self.session, first, generation)
+            if len(keys) != 1:
+                self.probe()
+                raise KeyMismatch(f"the token holds {len(keys)} keys {label_of(first, generation)!r}")
+            found = self._secret_keys[first, generation] = keys[0]
+        return found
 
     def knows(self, key: KeyReference) -> bool:
         """Tells whether the key's handle is cached. May be called from any thread."""

@@ -20,6 +20,7 @@ from pkcs11.exceptions import (
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference, WrappedKeyPair
+from trien_server.core.records import InstallationKeyPurpose
 from trien_server.core.secret import Secret
 from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import CallRefused, Failure, TokenFailed, classify, describe
@@ -27,6 +28,7 @@ from trien_server.hsm.findings import wrapping_findings
 from trien_server.hsm.keys import encode_public_key, find_all_key_pairs, find_key_pair, generate_key_pair
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
 from trien_server.hsm.module import load_module
+from trien_server.hsm.provisioning import make_installation_key
 from trien_server.hsm.recovery import LONGEST_PROBE_INTERVAL, Recovery
 from trien_server.hsm.selftest import prove_locking
 from trien_server.hsm.sessions import SessionPool, Slot, TokenSession
@@ -142,15 +144,17 @@ class Pkcs11Hsm:
 
     def _find(self, key: KeyReference, slot: Slot) -> None:
         """Finds the key in one session. Another process may have made it just now, and still be writing it."""
+        self._with_new_key(lambda: self._use(lambda session: session.private_key(key), wanted=slot))
+
+    def _with_new_key(self, use: Callable[[], T]) -> T:
+        """Runs what needs a key that another process may be writing just now. Raises `KeyMismatch` in its absence."""
         for pause in _NEW_KEY_PAUSES:
             try:
-                self._use(lambda session: session.private_key(key), wanted=slot)
+                return use()
             except KeyMismatch:
                 time.sleep(pause)
-            else:
-                return
         try:
-            self._use(lambda session: session.private_key(key), wanted=slot)
+            return use()
         except KeyMismatch as mismatch:
             if not self._may_reopen():
                 raise
@@ -194,16 +198,16 @@ class Pkcs11Hsm:
             return self._use_unwrapped(key, sign_with)
         return self._use(lambda session: sign_with(session.private_key(key)))
 
-    def authenticate(self, message: bytes) -> bytes:
-        """See `Hsm.authenticate`."""
+    def authenticate(self, message: bytes, *, generation: int = 1) -> bytes:
+        """See `Hsm.authenticate`. Raises `HsmUnavailable` while the module is started anew to look for the key."""
 
         def work(session: TokenSession) -> bytes:
-            code: bytes = session.sealing_key.sign(message, mechanism=Mechanism.SHA256_HMAC)
+            code: bytes = session.sealing_key(generation).sign(message, mechanism=Mechanism.SHA256_HMAC)
             if len(code) != 32:
                 raise TokenFailed(f"The token returned {len(code)} bytes as an HMAC of 32.")
             return code
 
-        return self._use(work)
+        return self._with_new_key(lambda: self._use(work))
 
     def encrypt(self, plaintext: Secret, *, associated_data: bytes) -> bytes:
         """See `Hsm.encrypt`. The nonce is random: 2^32 encryptions are safe with one key (SP 800-38D, 8.3)."""
@@ -272,10 +276,22 @@ class Pkcs11Hsm:
         # Tried once: a second attempt could leave two keys with one id.
         return self._write(work, attempts=1)
 
-    def generate_wrapped_key_pair(self, key_type: KeyType) -> WrappedKeyPair:
+    def generate_wrapped_key_pair(self, key_type: KeyType, *, generation: int = 1) -> WrappedKeyPair:
         """See `Hsm.generate_wrapped_key_pair`. One at a time in this process, and one with `generate_key_pair`."""
         wrapping = self._recovery.connection().wrapping
-        return self._write(lambda session: wrapping.generate(session, key_type), attempts=2)
+        return self._with_new_key(
+            lambda: self._write(lambda session: wrapping.generate(session, key_type, generation), attempts=2)
+        )
+
+    def rewrap(self, key: KeyReference, *, generation: int) -> WrappedKeyPair:
+        """See `Hsm.rewrap`. One at a time in this process; sessions that sign go on meanwhile."""
+        wrapping = self._recovery.connection().wrapping
+        return self._write(lambda session: wrapping.rewrap(session, key, generation), attempts=2)
+
+    def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
+        """See `Hsm.make_installation_key`."""
+        calls = self._recovery.connection().wrapping.calls
+        self._write(lambda session: make_installation_key(session.session, calls, purpose, generation), attempts=1)
 
     def wrapping_findings(self) -> tuple[str, ...]:
         """Tries to open and to weaken wrapped keys as a thief of the PIN would; returns what the token let happen.

@@ -2,7 +2,8 @@
 
 What keeps a wrapped key closed for whoever holds the PIN is on the wrapping key: it wraps and unwraps
 only, by the two names of one mechanism, nobody changes it, and CKA_UNWRAP_TEMPLATE lets it open a key
-only as an object that signs and never leaves. A module need not enforce any of it: `findings` tries.
+only as an object that signs and never leaves, or, when the wrapping key is a trusted one, that leaves only wrapped by
+another trusted one: that is how a key is wrapped anew. A module need not enforce any of it: `findings` tries.
 """
 
 import os
@@ -35,6 +36,7 @@ from trien_server.hsm.keys import (
     WRAPPING_KEY,
     encode_public_key,
     generate_key_pair_to_wrap,
+    label_of,
     token_key_type,
 )
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
@@ -60,6 +62,20 @@ UNWRAP_TEMPLATE: Final[Mapping[int, bool | int | bytes]] = {
 """What an unwrapped key is, and the only thing that the wrapping key lets it be.
 
 It derives nothing: ECDH with points of the attacker's choice would give a private key away.
+"""
+
+TRUSTED_UNWRAP_TEMPLATE: Final[Mapping[int, bool | int | bytes]] = {
+    **{
+        name: value
+        for name, value in UNWRAP_TEMPLATE.items()
+        if name not in (Attribute.EXTRACTABLE, Attribute.MODIFIABLE)
+    },
+    Attribute.WRAP_WITH_TRUSTED: True,
+    Attribute.MODIFIABLE: False,
+}
+"""The same on a trusted wrapping key: an unwrapped key may be extractable, and then only a trusted key wraps it.
+
+Only the security officer makes trusted keys, so to the holder of the PIN it opens no way out.
 """
 
 _PROBED_WITH: Final[Mapping[KeyType, SignatureAlgorithm]] = {
@@ -92,13 +108,41 @@ class Wrapping:
         self.calls: Final = calls
         self._mechanism: Mechanism | None = None
 
-    def generate(self, session: TokenSession, key_type: KeyType) -> WrappedKeyPair:
+    def generate(self, session: TokenSession, key_type: KeyType, generation: int = 1) -> WrappedKeyPair:
         """Generates a key pair, wraps it, and proves that what was wrapped unwraps and signs.
 
         Nothing is left in the session. Raises `WrappingNotSupported` with the token's answer.
         """
         mechanism = self.mechanism(session)
-        return self._generate(session, key_type, mechanism)
+        return self._generate(session, key_type, mechanism, generation)
+
+    def rewrap(self, session: TokenSession, key: KeyReference, generation: int) -> WrappedKeyPair:
+        """Wraps a wrapped key by another generation's key, and proves that it unwraps and signs as the record's key.
+
+        Nothing is left in the session. Raises `KeyMismatch` when the token does not open the key, or it is not the
+        record's; `WrappingNotSupported` when the token does not let it be wrapped again.
+        """
+        self.destroy(session, self.unwrap(session, key))
+        mechanism = self.mechanism(session)
+        new = session.wrapping_key(generation)
+        with _telling_refusals(session, "the token does not let an unwrapped key be wrapped again"):
+            handle = self._open(
+                session, mechanism, key.wrapping_generation, key.key_type, key.wrapped_key or b"", extractable=True
+            )
+        try:
+            with _telling_refusals(session, "the token does not let an unwrapped key be wrapped again"):
+                wrapped = self.calls.wrap_key(session.session, mechanism, new.handle, handle)
+        finally:
+            self.destroy(session, handle)
+        with _telling_refusals(session, f"the token does not unwrap {key.key_type} keys"):
+            handle = self._open(session, mechanism, generation, key.key_type, wrapped)
+        try:
+            _prove(UnwrappedKey(session.session, handle, key.key_type), key.key_type, key.public_key)
+        except WrappingNotSupported:
+            raise KeyMismatch("what the token opens does not sign as the record's key") from None
+        finally:
+            self.destroy(session, handle)
+        return WrappedKeyPair(public_key=key.public_key, wrapped_key=wrapped, wrapping_generation=generation)
 
     def unwrap(self, session: TokenSession, key: KeyReference) -> int:
         """Unwraps a key as an object of this session and returns its handle.
@@ -114,7 +158,7 @@ class Wrapping:
         except WrappingNotSupported as error:
             raise KeyMismatch(f"the token opens no wrapped keys: {error}") from error
         try:
-            return self._open(session, mechanism, key.key_type, wrapped)
+            return self._open(session, mechanism, key.wrapping_generation, key.key_type, wrapped)
         except (WrappedKeyInvalid, WrappedKeyLenRange):
             raise KeyMismatch("the token does not open the wrapped key") from None
         except PKCS11Error as error:
@@ -122,7 +166,7 @@ class Wrapping:
                 raise
         session.probe()
         try:
-            return self._open(session, mechanism, key.key_type, wrapped)
+            return self._open(session, mechanism, key.wrapping_generation, key.key_type, wrapped)
         except PKCS11Error as error:
             if classify(error) is not Failure.DEVICE:
                 raise
@@ -143,7 +187,7 @@ class Wrapping:
             answers = []
             for mechanism in MECHANISMS:
                 try:
-                    self._generate(session, KeyType.EC_P256, mechanism)
+                    self._generate(session, KeyType.EC_P256, mechanism, 1)
                 except WrappingNotSupported as error:
                     answers.append(f"{mechanism.name}: {error}")
                 else:
@@ -152,28 +196,41 @@ class Wrapping:
             raise WrappingNotSupported("; ".join(answers))
         return self._mechanism
 
-    def _generate(self, session: TokenSession, key_type: KeyType, mechanism: Mechanism) -> WrappedKeyPair:
-        trusted = is_trusted(session.wrapping_key)
+    def _generate(
+        self, session: TokenSession, key_type: KeyType, mechanism: Mechanism, generation: int
+    ) -> WrappedKeyPair:
+        wrapping_key = session.wrapping_key(generation)
+        trusted = is_trusted(wrapping_key)
         with _telling_refusals(session, f"the token does not generate {key_type} keys to wrap"):
             public, private = generate_key_pair_to_wrap(session.session, key_type, trusted=trusted)
         try:
             with _telling_refusals(session, f"the token does not wrap {key_type} keys"):
-                wrapped = self.calls.wrap_key(session.session, mechanism, session.wrapping_key.handle, private.handle)
+                wrapped = self.calls.wrap_key(session.session, mechanism, wrapping_key.handle, private.handle)
             public_key = encode_public_key(public)
         finally:
             for half in (private, public):
                 self.destroy(session, half.handle)
         with _telling_refusals(session, f"the token does not unwrap {key_type} keys"):
-            handle = self._open(session, mechanism, key_type, wrapped)
+            handle = self._open(session, mechanism, generation, key_type, wrapped)
         try:
             _prove(UnwrappedKey(session.session, handle, key_type), key_type, public_key)
         finally:
             self.destroy(session, handle)
-        return WrappedKeyPair(public_key=public_key, wrapped_key=wrapped)
+        return WrappedKeyPair(public_key=public_key, wrapped_key=wrapped, wrapping_generation=generation)
 
-    def _open(self, session: TokenSession, mechanism: Mechanism, key_type: KeyType, wrapped: bytes) -> int:
-        template = {Attribute.KEY_TYPE: int(token_key_type(key_type)), **UNWRAP_TEMPLATE}
-        return self.calls.unwrap_key(session.session, mechanism, session.wrapping_key.handle, wrapped, template)
+    def _open(
+        self,
+        session: TokenSession,
+        mechanism: Mechanism,
+        generation: int,
+        key_type: KeyType,
+        wrapped: bytes,
+        *,
+        extractable: bool = False,
+    ) -> int:
+        wrapping_key = session.wrapping_key(generation)
+        template = unwrapping_template(key_type, trusted=is_trusted(wrapping_key), extractable=extractable)
+        return self.calls.unwrap_key(session.session, mechanism, wrapping_key.handle, wrapped, template)
 
 
 @contextmanager
@@ -208,6 +265,16 @@ def _prove(key: UnwrappedKey, key_type: KeyType, public_key: bytes) -> None:
         raise WrappingNotSupported(f"the token unwraps {key_type} keys as others") from None
 
 
+def unwrapping_template(key_type: KeyType, *, trusted: bool, extractable: bool = False) -> dict[int, Any]:
+    """Returns what a key is unwrapped as: not extractable, unless it is to be wrapped by another trusted key."""
+    template = {Attribute.KEY_TYPE: int(token_key_type(key_type)), Attribute.EXTRACTABLE: extractable}
+    return template | {
+        name: value
+        for name, value in (TRUSTED_UNWRAP_TEMPLATE if trusted else UNWRAP_TEMPLATE).items()
+        if name is not Attribute.EXTRACTABLE
+    }
+
+
 def is_trusted(wrapping_key: Any) -> bool:
     """Tells whether the wrapping key has CKA_TRUSTED, which only the security officer gives."""
     return _shown(wrapping_key, Attribute.TRUSTED, default=False)
@@ -225,14 +292,15 @@ def _shown(item: Any, name: Attribute, *, default: bool) -> bool:
         return default
 
 
-def wrapping_key_template(object_id: bytes) -> dict[int, Any]:
+def wrapping_key_template(object_id: bytes, generation: int = 1, *, trusted: bool = False) -> dict[int, Any]:
     """Returns the attributes of a new wrapping key; CKA_TOKEN, CKA_PRIVATE and CKA_MODIFIABLE are its maker's."""
     return {
         **{int(name): value for name, value in {**PROTECTED, **SECRET_KEYS[WRAPPING_KEY]}.items()},
         Attribute.CLASS: int(ObjectClass.SECRET_KEY),
         Attribute.VALUE_LEN: 32,
         Attribute.ID: object_id,
-        Attribute.LABEL: WRAPPING_KEY.encode(),
-        Attribute.UNWRAP_TEMPLATE: UNWRAP_TEMPLATE,
+        Attribute.LABEL: label_of(WRAPPING_KEY, generation).encode(),
+        Attribute.UNWRAP_TEMPLATE: TRUSTED_UNWRAP_TEMPLATE if trusted else UNWRAP_TEMPLATE,
+        **({Attribute.TRUSTED: True} if trusted else {}),
         ALLOWED_MECHANISMS: MECHANISMS,
     }

@@ -11,8 +11,10 @@ from trien_server.core.principal import Principal
 from trien_server.core.records import Key, KeyState, ProtectionLevel
 from trien_server.rpc import translate
 from trien_server.rpc.calls import Calls
+from trien_server.rpc.installation_keys import installation_key_out, purpose_in
 from trien_server.rpc.proposals import proposal_out
 from trien_server.services.deadline import Deadline
+from trien_server.services.installation_keys import ListInstallationKeys, RotateInstallationKey
 from trien_server.services.key_generation import CreateKey
 from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey, DisableKey, EnableKey
 from trien_server.services.keys import GetKey, ListKeys
@@ -31,6 +33,8 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
     enable: EnableKey
     destroy: DestroyKey
     cancel_destruction: CancelKeyDestruction
+    rotate_installation_key: RotateInstallationKey
+    list_installation_keys: ListInstallationKeys
 
     def CreateKey(  # noqa: N802 - gRPC's name
         self, request: key_service_pb2.CreateKeyRequest, context: grpc.ServicerContext
@@ -101,6 +105,27 @@ class KeyServicer(key_service_pb2_grpc.KeyServiceServicer):
             return key_out(self.cancel_destruction(principal, _name_of(request.name), deadline=deadline))
 
         return self.calls.run("CancelKeyDestruction", context, work)
+
+    def RotateInstallationKey(  # noqa: N802
+        self, request: key_service_pb2.RotateInstallationKeyRequest, context: grpc.ServicerContext
+    ) -> proposal_service_pb2.Proposal:
+        def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
+            purpose = purpose_in(request.purpose)
+            return proposal_out(self.rotate_installation_key(principal, purpose, deadline=deadline))
+
+        return self.calls.run("RotateInstallationKey", context, work)
+
+    def ListInstallationKeys(  # noqa: N802
+        self, request: key_service_pb2.ListInstallationKeysRequest, context: grpc.ServicerContext
+    ) -> key_service_pb2.ListInstallationKeysResponse:
+        def work(principal: Principal, _: Deadline) -> key_service_pb2.ListInstallationKeysResponse:
+            page = Page.parse(request.page_size, request.page_token)
+            found, token = self.list_installation_keys(principal, page=page)
+            return key_service_pb2.ListInstallationKeysResponse(
+                installation_keys=[installation_key_out(key) for key in found], next_page_token=token
+            )
+
+        return self.calls.run("ListInstallationKeys", context, work)
 
 
 def _name_of(value: str) -> str:

@@ -164,7 +164,11 @@ class UsableCredential:
 def reference_of(key: Key) -> KeyReference:
     """Returns what finds a key in the token, or opens it there."""
     return KeyReference(
-        object_id=key.object_id, key_type=key.key_type, public_key=key.public_key, wrapped_key=key.wrapped_key
+        object_id=key.object_id,
+        key_type=key.key_type,
+        public_key=key.public_key,
+        wrapped_key=key.wrapped_key,
+        wrapping_generation=key.wrapping_generation,
     )
 
 

@@ -4,17 +4,26 @@ import hashlib
 
 from trien_server.core.approval import public_key_hash
 from trien_server.core.errors import Refusal
-from trien_server.core.ports import Clock, Hsm, Randomness
-from trien_server.core.records import Installation, Operator
+from trien_server.core.installation_keys import installation_key_name
+from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness
+from trien_server.core.records import (
+    Installation,
+    InstallationKey,
+    InstallationKeyPurpose,
+    InstallationKeyState,
+    Operator,
+)
 from trien_server.core.roles import Role
 from trien_server.services.changes import Change, Changes
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
+from trien_server.services.sealing_generations import INSTALLATION
+from trien_server.services.seals import Seals
 from trien_server.services.transactions import Transactions
 from trien_server.services.trusted import TrustedView
 
-NAME = "installation"
+NAME = INSTALLATION
 
 
 class NotThisInstallation(Exception):  # noqa: N818
@@ -30,7 +39,7 @@ class CreateInstallation:
         self._randomness = randomness
 
     def __call__(self, operators: dict[str, bytes]) -> None:
-        """Puts the installation in force, with operators by name and certificate (DER), as one change.
+        """Puts the installation in force, as one change: its keys' first generations and its operators by certificate.
 
         Each is a security officer and a registration officer: every proposal needs both.
 
@@ -49,9 +58,20 @@ class CreateInstallation:
             )
             for identifier, certificate in operators.items()
         ]
+        keys = [
+            InstallationKey(
+                name=installation_key_name(purpose, 1),
+                purpose=purpose,
+                generation=1,
+                state=InstallationKeyState.ACTIVE,
+                state_time=now,
+                create_time=now,
+            )
+            for purpose in InstallationKeyPurpose
+        ]
 
         def prepare(_: TrustedView) -> Change:
-            return Change(kind="installation_created", slow=[Installation(name=NAME, create_time=now), *first])
+            return Change(kind="installation_created", slow=[Installation(name=NAME, create_time=now), *keys, *first])
 
         self._changes.make(f"init/{new_id(self._randomness)}", prepare, deadline=Deadline(self._clock, 30.0))
 
@@ -59,8 +79,9 @@ class CreateInstallation:
 class CheckStart:
     """What has to hold before a server serves (P8)."""
 
-    def __init__(self, *, hsm: Hsm, transactions: Transactions, clock_guard: ClockGuard) -> None:
+    def __init__(self, *, hsm: Hsm, seals: Seals, transactions: Transactions, clock_guard: ClockGuard) -> None:
         self._hsm = hsm
+        self._seals = seals
         self._transactions = transactions
         self._clock_guard = clock_guard
 
@@ -79,4 +100,10 @@ class CheckStart:
             raise NotThisInstallation("The token's sealing key did not seal this database.") from refusal
         if installation is None:
             raise NotThisInstallation("The database has no installation: run `trien-server init`.")
+        generations = self._seals.generations
+        for generation in sorted({generations.active, *generations.others, *generations.retired}):
+            try:
+                self._hsm.authenticate(b"", generation=generation)
+            except KeyMismatch as mismatch:
+                raise NotThisInstallation(f"The token lacks the sealing key of generation {generation}.") from mismatch
         self._clock_guard.check()

@@ -14,6 +14,7 @@ from trien_server.services.access import require_operator
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
 from trien_server.services.leases import TOKEN_OBJECTS, Leases
+from trien_server.services.sealing_generations import active_wrapping_generation
 from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
 
@@ -26,8 +27,6 @@ _LONGEST_CLEARED = timedelta(days=1)
 METHOD = "KeyService.CreateKey"
 _PAGE = 100
 """How many of the keys that an earlier run left are looked for at a time."""
-_WRAPPING_GENERATION = 1
-"""The generation of the wrapping key that `Hsm.generate_wrapped_key_pair` wraps with."""
 
 
 class KeyGeneration:
@@ -135,8 +134,9 @@ class KeyGeneration:
     def _wrap(self, pending: Key) -> None:
         """Generates a key pair whose private half is kept in the record, wrapped."""
         try:
-            pair = self._hsm.generate_wrapped_key_pair(pending.key_type)
-        except HsmUnavailable:
+            generation = self._transactions.read(active_wrapping_generation)
+            pair = self._hsm.generate_wrapped_key_pair(pending.key_type, generation=generation)
+        except Refusal:
             raise
         except Exception as fault:  # noqa: BLE001 - as above
             self._fail(pending, fault)
@@ -146,7 +146,7 @@ class KeyGeneration:
             state=KeyState.ENABLED,
             public_key=pair.public_key,
             wrapped_key=pair.wrapped_key,
-            wrapping_generation=_WRAPPING_GENERATION,
+            wrapping_generation=pair.wrapping_generation,
         )
         self._put(pending, made, kind="key_generated")
 

@@ -13,6 +13,7 @@ from trien_server.core.errors import (
 from trien_server.core.ports import Clock
 from trien_server.core.principal import Principal
 from trien_server.core.records import Approval, Authorization, AuthorizationState
+from trien_server.core.sealing import activation_data_message
 from trien_server.core.secret import Secret
 from trien_server.services.access import require_client, require_credential
 from trien_server.services.deadline import Deadline
@@ -146,7 +147,5 @@ class FetchActivationData:
             raise AuthorizationNotApproved(f"The authorization is {authorization.state}, not approved.")
         if authorization.expire_time <= self._clock.now():
             raise AuthorizationExpired("The authorization has expired.")
-        data = self._seals.activation_data(
-            authorization=authorization.name, client=authorization.client, expire_time=authorization.expire_time
-        )
+        data = self._seals.authenticate(activation_data_message(authorization))
         return Secret(data), authorization

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from trien_server.core import sealing
 from trien_server.core.errors import RecordNotTrusted
-from trien_server.core.ports import Hsm, R, Report, Sealed
+from trien_server.core.ports import Hsm, KeyMismatch, R, Report, Sealed
+from trien_server.core.records import InstallationKey
 
 
 class DayKeyMissing(Exception):  # noqa: N818 - caught by `Transactions`
@@ -20,7 +21,10 @@ class DayKeyMissing(Exception):  # noqa: N818 - caught by `Transactions`
 
 
 class Seals:
-    """Makes and checks seals with the token's sealing key and the day keys derived from it.
+    """Makes and checks seals with the token's sealing keys and the day keys derived from them.
+
+    The active generation seals; every generation on the token verifies what it sealed, a retired one only hot records
+    from before it retired. Which is which it is told by `learn`.
 
     Slow records cost the token one HMAC each the first time they are seen: what verified is remembered
     by its exact bytes, so nothing has to be invalidated. Hot records cost the token one HMAC a day; day
@@ -34,27 +38,54 @@ class Seals:
         self._verified: OrderedDict[bytes, None] = OrderedDict()
         self._day_keys: dict[str, bytes] = {}
         self._lock = threading.Lock()
+        self._generations = sealing.Generations()
+
+    @property
+    def generations(self) -> sealing.Generations:
+        """What this process knows of the sealing key's generations."""
+        return self._generations
+
+    def learn(self, found: sealing.Generations) -> None:
+        """Takes over what the records say. It never goes back: raises `RecordNotTrusted` when the records do."""
+        with self._lock:
+            follows = found.follows(self._generations)
+            if follows:
+                self._generations = found
+        if not follows:
+            raise self.distrust(InstallationKey.table, "", "the generations of the sealing key went back")
 
     def seal(self, record: R) -> Sealed[R]:
         """Seals a slow record with the token. Raises `HsmUnavailable`."""
-        seal_key = sealing.slow_seal_key()
+        generation = self._generations.active
+        seal_key = sealing.slow_seal_key(generation)
         encoded = sealing.encode_row(record, seal_key)
-        row = Sealed(record=record, seal_key=seal_key, seal=self._hsm.authenticate(encoded))
+        row = Sealed(record=record, seal_key=seal_key, seal=self._authenticate(encoded, generation))
         self._remember(self._fingerprint(encoded, row.seal))
         return row
 
     def prepare(self, at: datetime) -> None:
         """Derives the day key for a time, outside any transaction. Raises `HsmUnavailable`."""
-        self.derive(sealing.day_seal_key(at))
+        self.derive(sealing.day_seal_key(at, self._generations.active))
 
     def derive(self, seal_key: str) -> None:
-        """Derives a day key unless this process has it."""
+        """Derives a day key unless this process has it. Raises `HsmUnavailable`, `RecordNotTrusted`."""
         if seal_key not in self._day_keys:
-            self._day_keys[seal_key] = self._hsm.authenticate(sealing.day_key_message(seal_key))
+            generation = sealing.generation_of(seal_key, hot=True)
+            if generation is None:
+                raise ValueError("no name of a day key")
+            self._day_keys[seal_key] = self._authenticate(sealing.day_key_message(seal_key), generation)
+
+    def _authenticate(self, message: bytes, generation: int) -> bytes:
+        try:
+            return self._hsm.authenticate(message, generation=generation)
+        except KeyMismatch as mismatch:
+            raise self.distrust(
+                "", "", f"a row is sealed by generation {generation}, which the token lacks"
+            ) from mismatch
 
     def seal_hot(self, record: R, *, at: datetime) -> Sealed[R]:
         """Seals a hot record with the day's key, without the token. Raises `DayKeyMissing`."""
-        seal_key = sealing.day_seal_key(at)
+        seal_key = sealing.day_seal_key(at, self._generations.active)
         return Sealed(record=record, seal_key=seal_key, seal=self._day_seal(record, seal_key))
 
     def verify(self, row: Sealed[R]) -> R:
@@ -66,14 +97,14 @@ class Seals:
             self._check_seal_key(row)
             self.derive(row.seal_key)
             return self.verify_hot(row)
-        self._check_seal_key(row)
+        generation = self._check_seal_key(row)
         encoded = sealing.encode_row(row.record, row.seal_key)
         fingerprint = self._fingerprint(encoded, row.seal)
         with self._lock:
             if fingerprint in self._verified:
                 self._verified.move_to_end(fingerprint)
                 return row.record
-        if not hmac.compare_digest(self._hsm.authenticate(encoded), row.seal):
+        if not hmac.compare_digest(self._authenticate(encoded, generation), row.seal):
             raise self.distrust(row.record.table, row.record.name, "its seal does not verify")
         self._remember(fingerprint)
         return row.record
@@ -95,15 +126,30 @@ class Seals:
         self._report("record_not_trusted", {"table": table, "name": name, "finding": finding})
         return RecordNotTrusted(table, name, finding)
 
-    def activation_data(self, *, authorization: str, client: str, expire_time: datetime) -> bytes:
-        """Derives the secret that opens an authorization (32 bytes). Raises `HsmUnavailable`."""
-        return self._hsm.authenticate(
-            sealing.activation_data_message(authorization=authorization, client=client, expire_time=expire_time)
+    def authenticate(self, message: bytes) -> bytes:
+        """Returns the token's HMAC of a message by the sealing key that is in use. Raises `HsmUnavailable`."""
+        return self._authenticate(message, self._generations.active)
+
+    def authenticated(self, message: bytes, code: bytes, *, made: datetime) -> bool:
+        """Tells whether `authenticate` can have returned `code`, for something that was made at that time.
+
+        Costs the token one HMAC, and more only when the sealing key changed lately. Raises `HsmUnavailable`.
+        """
+        return any(
+            hmac.compare_digest(self._authenticate(message, generation), code)
+            for generation in self._generations.of(made)
         )
 
-    def _check_seal_key(self, row: Sealed[R]) -> None:
-        if not sealing.is_seal_key(row.seal_key, hot=row.record.hot):
-            raise self.distrust(row.record.table, row.record.name, "its seal is by a key that seals no such rows")
+    def _check_seal_key(self, row: Sealed[R]) -> int:
+        """Returns the generation of a seal key that may have sealed the row."""
+        record = row.record
+        generation = sealing.generation_of(row.seal_key, hot=record.hot)
+        if generation is None:
+            raise self.distrust(record.table, record.name, "its seal is by a key that seals no such rows")
+        end = self._generations.retired.get(generation)
+        if end is not None and not (record.hot and sealing.is_from_before(record, end)):
+            raise self.distrust(record.table, record.name, "its seal is by a retired key")
+        return generation
 
     def _day_seal(self, record: R, seal_key: str) -> bytes:
         key = self._day_keys.get(seal_key)

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from trien_server.core.challenges import code_message, fingerprint, new_code
 from trien_server.core.delivered_text import Language, delivered_text
 from trien_server.core.errors import Busy, DeliveryLimitReached, NotAllowedByPolicy, Refusal, SignerLocked
-from trien_server.core.ports import Clock, DeliveredText, Delivery, Hsm, NameTaken, Randomness, VersionConflict
+from trien_server.core.ports import Clock, DeliveredText, Delivery, NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
 from trien_server.core.records import DELIVERED_KINDS, AuthenticatorKind, Client
 from trien_server.core.secret import Secret
@@ -20,6 +20,7 @@ from trien_server.services.challenge_preparation import ChallengeCommand, NewCha
 from trien_server.services.deadline import Deadline
 from trien_server.services.delivery_counting import count_delivery
 from trien_server.services.identifiers import new_id
+from trien_server.services.seals import Seals
 from trien_server.services.sign_digests import recordable
 from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import Stale, TrustedView
@@ -46,7 +47,7 @@ class SendOneTimePassword:
     def __init__(
         self,
         *,
-        hsm: Hsm,
+        seals: Seals,
         transactions: Transactions,
         deliveries: Mapping[AuthenticatorKind, Delivery],
         clock: Clock,
@@ -56,7 +57,7 @@ class SendOneTimePassword:
         language: Language,
         senders: int,
     ) -> None:
-        self._hsm = hsm
+        self._seals = seals
         self._transactions = transactions
         self._deliveries = deliveries
         self._clock = clock
@@ -132,7 +133,7 @@ class SendOneTimePassword:
         return _Prepared(view=view, made=made, client=view.require(Client, principal.name))
 
     def _with_code(self, made: NewChallenge, code: Secret) -> NewChallenge:
-        mac = self._hsm.authenticate(code_message(made.challenge, made.question, code.reveal()))
+        mac = self._seals.authenticate(code_message(made.challenge, made.question, code.reveal()))
         return dataclasses.replace(made, challenge=dataclasses.replace(made.challenge, code_mac=mac))
 
     def _text(self, made: NewChallenge, code: Secret, client: Client) -> DeliveredText:

@@ -1,6 +1,5 @@
 """Grants requests to sign: all checks, then one transaction that writes the decision (P1, P2, P3)."""
 
-import hmac
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
@@ -19,6 +18,7 @@ from trien_server.core.records import (
     GrantedRequest,
     SignatureUse,
 )
+from trien_server.core.sealing import activation_data_message
 from trien_server.core.signature_uses import list_fingerprint, use_name
 from trien_server.services import granted_requests
 from trien_server.services.access import (
@@ -266,10 +266,9 @@ class SigningGrants:
         return ByAuthorization(authorization=authorization, approval=approval, positions=positions)
 
     def _check_activation_data(self, authorization: Authorization, authority: WithActivationData) -> None:
-        expected = self._seals.activation_data(
-            authorization=authorization.name, client=authorization.client, expire_time=authorization.expire_time
-        )
-        if not hmac.compare_digest(expected, authority.activation_data.reveal()):
+        message = activation_data_message(authorization)
+        given = authority.activation_data.reveal()
+        if not self._seals.authenticated(message, given, made=authorization.create_time):
             raise ActivationDataRejected("The signature activation data is not this authorization's.")
 
     def _approval(

@@ -1,24 +1,37 @@
 """Runs decisions in transactions that also write the audit log (P1)."""
 
 import dataclasses
+import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
+from trien_server.core import sealing
 from trien_server.core.audit import make_entry
 from trien_server.core.errors import Busy, ClockNotTrusted, Refusal
+from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.ports import Clock, R, Randomness, Report, Sealed, Snapshot, Store, Transaction
-from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.core.records import (
+    AuditEntry,
+    InstallationKey,
+    InstallationKeyPurpose,
+    InstallationKeyState,
+    Outcome,
+    Record,
+)
 from trien_server.core.sealing import CLOCK_TOLERANCE
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
+from trien_server.services.sealing_generations import read_sealing_generations
 from trien_server.services.seals import DayKeyMissing, Seals
 from trien_server.services.trusted import Stale, TrustedView, assert_unchanged
 
 T = TypeVar("T")
 
 _MOST_TRIES = 5
+_FOLLOW_SECONDS = 5.0
+"""How long a process goes on with what it knows of the sealing key: far less than `sealing.HANDOVER`."""
 
 
 class Ledger:
@@ -62,11 +75,19 @@ class Ledger:
 
         Raises `NameTaken` or `VersionConflict`.
         """
+        self._require_in_use(row.seal_key)
         if row.record.version == 1:
             self._transaction.insert(row)
         else:
             self._transaction.replace(row)
         return self.record(kind, details, subject=row.record)
+
+    def _require_in_use(self, seal_key: str) -> None:
+        """Raises `Stale` when the sealing key was retired since: a process that was paused puts no such row in."""
+        generation = sealing.generation_of(seal_key, hot=False) or 0
+        key = self._transaction.get(InstallationKey, installation_key_name(InstallationKeyPurpose.SEALING, generation))
+        if key is not None and key.record.state is InstallationKeyState.RETIRED:
+            raise Stale
 
     def put_or_keep(self, record: Record) -> None:
         """Writes a hot record of any version: the first as an insertion."""
@@ -123,6 +144,26 @@ class Transactions:
         self._clock = clock
         self._randomness = randomness
         self._report = report
+        self._following = threading.Lock()
+        self._followed: float | None = None
+
+    def follow(self) -> None:
+        """Learns from the records which generation of the sealing key seals, as other processes may have changed it.
+
+        Raises `RecordNotTrusted`, `HsmUnavailable`, `StoreUnavailable`.
+        """
+        begun = self._clock.monotonic()
+        found = self._store.read(
+            lambda snapshot: read_sealing_generations(TrustedView(snapshot, self._seals), self._seals)
+        )
+        self._seals.learn(found)
+        self._followed = begun
+
+    def _follow(self) -> None:
+        """The same, unless it was done in the last seconds."""
+        with self._following:
+            if self._followed is None or self._clock.monotonic() - self._followed >= _FOLLOW_SECONDS:
+                self.follow()
 
     def read(self, work: Callable[[TrustedView], T]) -> T:
         """Runs `work` on trusted rows of one snapshot. `work` may call the token."""
@@ -130,6 +171,7 @@ class Transactions:
         def on(snapshot: Snapshot) -> T:
             return work(TrustedView(snapshot, self._seals))
 
+        self._follow()
         return self._store.read(on)
 
     def run(self, work: Callable[[Ledger], T | Refusal], *, timeout: float) -> T:
@@ -150,6 +192,7 @@ class Transactions:
 
         self._clock_guard.assert_trusted()
         for _ in range(_MOST_TRIES):
+            self._follow()
             self._seals.prepare(self._clock.now())
             try:
                 result = self._store.transact(within, timeout=timeout)
@@ -173,6 +216,7 @@ class Transactions:
             try:
                 return prepare_and_run()
             except Stale:
+                self._followed = None
                 if deadline.remaining() == 0:
                     break
         raise Busy

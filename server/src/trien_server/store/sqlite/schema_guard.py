@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "0fd04889c9b4922a42397df0c86eb6c3a40fbda2ec86ea8c8760232f5b24d920"
+FINGERPRINT = "8d2992c9481eac93788166051ccb909982c45b5ae82978a5b3edd69f20dc5765"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

@@ -142,7 +142,14 @@ def slow_records() -> None:
         integer("expire_time"),
         integer("create_time"),
     )
-    sealed_table("installation_keys", text("purpose"), integer("generation"), text("state"), integer("create_time"))
+    sealed_table(
+        "installation_keys",
+        text("purpose"),
+        integer("generation"),
+        text("state"),
+        integer("state_time"),
+        integer("create_time"),
+    )
     sealed_table(
         "keys",
         text("key_type"),

@@ -1,0 +1,83 @@
+"""RotateInstallationKey and ListInstallationKeys: the generations of the installation's own keys on the token."""
+
+from dataclasses import dataclass
+
+from trien_server.core.errors import StateConflict
+from trien_server.core.installation_keys import active_of, installation_key_name
+from trien_server.core.principal import Principal
+from trien_server.core.records import InstallationKey, InstallationKeyPurpose, InstallationKeyState, Proposal
+from trien_server.services.access import require_operator
+from trien_server.services.changes import Change
+from trien_server.services.deadline import Deadline
+from trien_server.services.key_rotation import KeyRotation
+from trien_server.services.paging import Page, page_of
+from trien_server.services.proposals import Agreement, Plan, Proposals
+from trien_server.services.sealing_generations import read_generations
+from trien_server.services.transactions import Transactions
+from trien_server.services.trusted import TrustedView
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewGeneration:
+    """Which key gets a new generation."""
+
+    purpose: InstallationKeyPurpose
+
+
+class RotateInstallationKey:
+    """Gives one of the installation's keys a new generation; `KeyRotation` carries out what was agreed on."""
+
+    method = "KeyService.RotateInstallationKey"
+
+    def __init__(self, *, proposals: Proposals, rotation: KeyRotation) -> None:
+        self._proposals = proposals
+        proposals.register(
+            Plan(
+                method=self.method,
+                command=NewGeneration,
+                make=self._plan,
+                set_on_approval=frozenset({"state_time"}),
+                done=lambda _: rotation.ask(),
+            )
+        )
+
+    def __call__(self, principal: Principal, purpose: InstallationKeyPurpose, *, deadline: Deadline) -> Proposal:
+        """Proposes the next generation. Raises `PermissionDenied`; `StateConflict` while a rotation is under way."""
+        return self._proposals.propose(principal, self.method, NewGeneration(purpose=purpose), deadline=deadline)
+
+    @staticmethod
+    def _plan(view: TrustedView, new: NewGeneration, agreement: Agreement) -> Change:
+        keys = read_generations(view, new.purpose)
+        active = active_of(keys)
+        if keys[-1] != active:
+            raise StateConflict(f"{keys[-1].name} is being made: one rotation at a time.")
+        retiring = [key.name for key in keys if key.state is InstallationKeyState.RETIRING]
+        if retiring and new.purpose is InstallationKeyPurpose.SEALING:
+            raise StateConflict(f"{retiring[0]} is being replaced: one rotation at a time.")
+        generation = active.generation + 1
+        key = InstallationKey(
+            name=installation_key_name(new.purpose, generation),
+            purpose=new.purpose,
+            generation=generation,
+            state=InstallationKeyState.PENDING_GENERATION,
+            state_time=agreement.at,
+            create_time=agreement.at,
+        )
+        return Change(kind="installation_key_requested", slow=[key])
+
+
+class ListInstallationKeys:
+    """Lists the installation's own keys."""
+
+    def __init__(self, *, transactions: Transactions) -> None:
+        self._transactions = transactions
+
+    def __call__(self, principal: Principal, *, page: Page) -> tuple[list[InstallationKey], str]:
+        """Returns a page by name, and the token of the next or "". Raises `PermissionDenied`."""
+
+        def work(view: TrustedView) -> tuple[list[InstallationKey], str]:
+            require_operator(view, principal, "KeyService.ListInstallationKeys")
+            shown, token = page_of(view.find(InstallationKey, limit=page.size + 1, after=page.after), page)
+            return list(shown), token
+
+        return self._transactions.read(work)
