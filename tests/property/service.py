@@ -46,6 +46,7 @@ from trien_server.core.records import (
     Signer,
     SignerAttempts,
 )
+from trien_server.core.sealing import activation_data_message
 from trien_server.core.secret import Secret
 from trien_server.services.approve_authorizations import ApproveAuthorizationsCommand
 from trien_server.services.changes import Change
@@ -203,10 +204,7 @@ class Service:
         found = self.raw.read(lambda snapshot: snapshot.get(Authorization, name))
         if found is None:
             return b"nothing opens what does not exist"
-        record = found.record
-        return self.world.use.seals.activation_data(
-            authorization=name, client=record.client, expire_time=record.expire_time
-        )
+        return self.world.use.seals.authenticate(activation_data_message(found.record))
 
     # Asking
 

@@ -16,6 +16,7 @@ from trien_server.core.records import (
     Authorization,
     AuthorizationState,
 )
+from trien_server.core.sealing import activation_data_message
 from trien_server.core.secret import Secret
 from trien_server.store.schema import migrate
 from trien_server.store.urls import open_store
@@ -89,11 +90,7 @@ def test_an_invented_approval_gives_no_signature(database: Database, warm: bool)
     database.refused(lambda: world.activation_data(pending))
     database.refused(lambda: world.sign(digests(1, of="forged"), activated=(pending.name, Secret(b"x" * 32))))
     # Even with the secret that the token derives for it, an insider in one process aside.
-    data = Secret(
-        world.use.seals.activation_data(
-            authorization=pending.name, client=pending.client, expire_time=pending.expire_time
-        )
-    )
+    data = Secret(world.use.seals.authenticate(activation_data_message(pending)))
     database.refused(lambda: world.sign(digests(1, of="forged"), activated=(pending.name, data)))
     assert database.reported() == [("authorizations", pending.name)] * 3
 
@@ -106,9 +103,7 @@ def test_an_invented_authorization_with_a_copied_seal_gives_no_signature(databas
     forged = f"{P256}/authorizations/forged"
     database.insert("authorizations", {**row, "name": forged})
     authorization = Authorization(**{**vars(real), "name": forged, "state": AuthorizationState.APPROVED})
-    data = Secret(
-        world.use.seals.activation_data(authorization=forged, client=real.client, expire_time=real.expire_time)
-    )
+    data = Secret(world.use.seals.authenticate(activation_data_message(authorization)))
     database.refused(lambda: world.sign(digests(1), activated=(authorization.name, data)))
     assert database.reported() == [("authorizations", forged)]
 

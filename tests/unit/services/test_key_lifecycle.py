@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.support.world import OFFICE, OPERATOR, P256, SECOND, World, digests
@@ -269,10 +270,10 @@ def test_a_wrapped_key_that_two_processes_make_is_the_one_in_force(world: World)
     other = world.new_process()
     generate = world.hsm.generate_wrapped_key_pair
 
-    def raced(key_type: KeyType) -> object:
+    def raced(key_type: KeyType, **arguments: Any) -> object:
         world.hsm.generate_wrapped_key_pair = generate
         other.key_generation.generate("keys/raced")
-        return generate(key_type)
+        return generate(key_type, **arguments)
 
     world.hsm.generate_wrapped_key_pair = raced
     world.use.key_generation.generate("keys/raced")
