@@ -81,9 +81,9 @@ from trien_server.services.enrolments import CancelEnrolment, CreateEnrolments, 
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.import_signers import ImportSigners
 from trien_server.services.installation import CheckStart, CreateInstallation
+from trien_server.services.installation_keys import ListInstallationKeys, RotateInstallationKey
 from trien_server.services.integrity import CheckIntegrity
 from trien_server.services.integrity_rules import RULES
-from trien_server.services.installation_keys import ListInstallationKeys, RotateInstallationKey
 from trien_server.services.key_destruction import KeyDestruction
 from trien_server.services.key_generation import CreateKey, KeyGeneration
 from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey, DisableKey, EnableKey
@@ -195,7 +195,6 @@ class UseCases:
         self.authenticate = Authenticate(transactions=transactions, clock=clock)
         self.client_rates = ClientRates(clock=clock)
         self.clock_guard = clock_guard
-        self.check_start = CheckStart(hsm=hsm, transactions=transactions, clock_guard=clock_guard)
         self.check_integrity = CheckIntegrity(store=store, seals=seals, hsm=hsm, rules=RULES)
         self.check_start = CheckStart(hsm=hsm, seals=seals, transactions=transactions, clock_guard=clock_guard)
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)

@@ -6,6 +6,7 @@ here: in the log, in other rows, and on the token.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,7 +22,9 @@ from trien_server.core.records import (
     ProtectionLevel,
     Record,
 )
+from trien_server.services.sealing_generations import read_sealing_generations
 from trien_server.services.seals import Seals
+from trien_server.services.trusted import TrustedView
 
 PAGE = 200
 """How many rows are in memory at a time, and are read from one snapshot."""
@@ -102,6 +105,12 @@ class CheckIntegrity:
 
         Raises `StoreUnavailable` or `HsmUnavailable`: then not everything was looked at.
         """
+        with suppress(RecordNotTrusted):  # the rows that say it are found below
+            self._seals.learn(
+                self._store.read(
+                    lambda snapshot: read_sealing_generations(TrustedView(snapshot, self._seals), self._seals)
+                )
+            )
         # What is on the token first: a key that is made meanwhile has its row before its object.
         on_token = self._hsm.key_pairs()
         recorded: dict[bytes, Key] = {}
