@@ -12,7 +12,16 @@ from tests.support.world import OFFICE, OPERATOR, P256, SECOND, World, digests
 from trien_server.core import errors
 from trien_server.core.algorithms import KeyType
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
-from trien_server.core.records import AuditEntry, Credential, Key, KeyState, Proposal, ProposalState, ProtectionLevel
+from trien_server.core.records import (
+    AuditEntry,
+    CertificateAuthority,
+    Credential,
+    Key,
+    KeyState,
+    Proposal,
+    ProposalState,
+    ProtectionLevel,
+)
 from trien_server.services.changes import Change
 from trien_server.services.paging import Page
 
@@ -167,6 +176,18 @@ def test_a_credential_that_begins_to_use_the_key_just_before_the_commit_is_seen(
     world.store.transact = raced
     assert world.approve_proposal(proposal).state is ProposalState.OUTDATED
     assert state_of(world, "keys/free") is KeyState.ENABLED
+
+
+@pytest.mark.promise("P9")
+def test_the_second_operator_reads_that_a_certificate_authority_uses_the_key(world: World) -> None:
+    world._add_key("keys/free", KeyType.EC_P256)
+    authority = CertificateAuthority(
+        name="certificateAuthorities/own", key="keys/free", certificate_chain=(), create_time=world.clock.now()
+    )
+    world.use.changes.make("test", lambda _: Change(kind="test", slow=[authority]), deadline=world.deadline())
+    used = {"name": authority.name, "signer": "", "display_name": ""}
+    request = statement(destroy(world, "keys/free"))["request"]
+    assert request == {"name": "keys/free", "delay_days": 30, "used_by": [used]}
 
 
 def test_every_change_of_a_key_is_an_entry_with_its_version(world: World) -> None:
