@@ -322,7 +322,7 @@ class UseCases:
         self.create_signer = CreateSigner(changes=changes, clock=clock)
         self.get_signer = GetSigner(transactions=transactions)
         self.list_signers = ListSigners(transactions=transactions)
-        self.update_signer = UpdateSigner(proposals=proposals, clock=clock)
+        self.update_signer = UpdateSigner(proposals=proposals, notices=self.notices, clock=clock)
         self.import_signers = ImportSigners(transactions=transactions, changes=changes, clock=clock)
         self.disable_signer = DisableSigner(changes=changes)
         self.enable_signer = EnableSigner(proposals=proposals)

@@ -10,7 +10,7 @@ from tests.support.world import CHAIR, CLERK, OPERATOR, SEAL, World, digests
 from trien_server.core import errors
 from trien_server.core.records import AuditEntry, Proposal, ProposalState, Signer, SignerState
 from trien_server.services.paging import Page
-from trien_server.services.signers import SignerValues, UpdateSigner
+from trien_server.services.signers import SignerValues
 
 
 @pytest.fixture
@@ -38,6 +38,16 @@ def listed(world: World, *, organization: str | None = None, size: int = 7, by: 
         pages += 1
     assert names == sorted(set(names))
     return names
+
+
+def addresses_told(world: World) -> list[str]:
+    """Returns where something was delivered since the last time, and checks that it says what it is about."""
+    found = []
+    for delivery in world.deliveries.values():
+        assert all("addresses" in one.text.body.reveal().decode() for one in delivery.taken)
+        found += [one.address for one in delivery.taken]
+        delivery.taken.clear()
+    return sorted(found)
 
 
 def test_a_signer_has_addresses_and_a_name_in_one_normal_form(world: World) -> None:
@@ -125,22 +135,22 @@ def test_a_limited_officer_pages_through_a_thousand_signers_of_others(world: Wor
 
 @pytest.mark.promise("P9")
 def test_another_address_needs_two_officers_and_is_told_of_to_both_addresses(world: World) -> None:
-    told: list[tuple[Signer, Signer]] = []
-    plan = world.use.proposals._plans[UpdateSigner.method]
-    del world.use.proposals._plans[UpdateSigner.method]
-    world.use.update_signer = UpdateSigner(
-        proposals=world.use.proposals, clock=world.clock, tell=lambda before, after: told.append((before, after))
-    )
-    assert plan.method in world.use.proposals.methods
     add_signer(world, "mai", email="old@phulam.example")
     proposal = propose(world, "mai", email="new@phulam.example")
-    assert told == []
+    world.use.notices.work_off()
+    assert addresses_told(world) == []
     assert world.use.get_signer(OPERATOR, "signers/mai").email == "old@phulam.example"
     with pytest.raises(errors.OwnProposal):
         world.approve_proposal(proposal, by=OPERATOR)
     world.agree(proposal)
-    assert [(before.email, after.email) for before, after in told] == [("old@phulam.example", "new@phulam.example")]
+    world.use.notices.work_off()
+    assert addresses_told(world) == ["new@phulam.example", "old@phulam.example"]
     assert world.use.get_signer(OPERATOR, "signers/mai").email == "new@phulam.example"
+    # A phone beside it is told of at both; another post is nobody's address.
+    world.agree(propose(world, "mai", email="", phone="+84912345678"))
+    world.agree(propose(world, "mai", phone="+84912345678", position="Chủ tịch"))
+    world.use.notices.work_off()
+    assert addresses_told(world) == ["+84912345678", "new@phulam.example"]
 
 
 def test_a_proposal_is_outdated_when_the_signer_changed_meanwhile(world: World) -> None:

@@ -26,6 +26,7 @@ class Telling(StrEnum):
     ENROLLED = "enrolled"
     AUTHENTICATOR_CREATED = "authenticator-created"
     AUTHENTICATOR_DISABLED = "authenticator-disabled"
+    ADDRESSES_CHANGED = "addresses-changed"
     FROZEN = "frozen"
     NOTICES_ON = "notices-on"
     NOTICES_OFF = "notices-off"
@@ -74,6 +75,10 @@ _WORDS = {
                 "{service}: {authenticator} của Quý vị không còn dùng để ký được nữa."
                 " Nếu Quý vị không yêu cầu, hãy hỏi cán bộ phụ trách."
             ),
+            Telling.ADDRESSES_CHANGED: (
+                "{service}: các địa chỉ nhận thông báo của Quý vị đã được thay đổi."
+                " Nếu Quý vị không yêu cầu, hãy khóa chữ ký (trien signers freeze) và báo ngay cho cán bộ phụ trách."
+            ),
             Telling.FROZEN: (
                 "{service}: chữ ký của Quý vị đã bị khóa bằng mã của chính Quý vị."
                 " Chỉ hai cán bộ cùng đồng ý mới mở lại được."
@@ -114,6 +119,11 @@ _WORDS = {
             Telling.AUTHENTICATOR_DISABLED: (
                 "{service}: {authenticator} no longer makes codes for your signature."
                 " If you did not ask for it, ask your officer."
+            ),
+            Telling.ADDRESSES_CHANGED: (
+                "{service}: the addresses at which you are told such things were changed."
+                " If you did not ask for it, freeze your signature (trien signers freeze) and tell your officer at"
+                " once."
             ),
             Telling.FROZEN: (
                 "{service}: your signature was frozen by a code of your own. Only two officers together can undo it."

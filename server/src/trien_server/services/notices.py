@@ -98,6 +98,11 @@ class Notices:
         """Tells a person of something on every known channel; of a new address on all others."""
         self._put(lambda: self._tell(person, what, authenticator))
 
+    def tell_of_addresses(self, before: Signer, after: Signer) -> None:
+        """Tells a person whose addresses are others than before, also at the ones that were taken away."""
+        if contact_channels(before) != contact_channels(after):
+            self._put(lambda: self._tell_of_addresses(before, after))
+
     def tell_of_enrolments(self, enrolments: Sequence[Enrolment]) -> None:
         """Tells persons of enrolments that were agreed on."""
         for enrolment in enrolments:
@@ -139,6 +144,11 @@ class Notices:
         created = authenticator if what is Telling.AUTHENTICATOR_CREATED else ""
         for channel in self._channels(person, without=created):
             self._deliver(channel, lambda kind: self._texts.told(kind, what, authenticator=authenticator))
+
+    def _tell_of_addresses(self, before: Signer, after: Signer) -> None:
+        channels = [*self._channels(after.name), *contact_channels(after), *contact_channels(before)]
+        for channel in dict.fromkeys(channels):
+            self._deliver(channel, lambda kind: self._texts.told(kind, Telling.ADDRESSES_CHANGED))
 
     def _tell_signed(self, work: GrantedWork, signer: Signer, approver: str) -> None:
         persons = [signer]

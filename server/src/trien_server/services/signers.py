@@ -1,6 +1,5 @@
 """Signers: who they are, and whether they may sign."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from trien_server.core.delivery_addresses import parse_address
@@ -21,6 +20,7 @@ from trien_server.core.records import (
 from trien_server.services.access import is_within, require_operator, require_organization
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
+from trien_server.services.notices import Notices
 from trien_server.services.organizations import require_open_organization
 from trien_server.services.paging import Page, page_of, token_behind
 from trien_server.services.proposals import Agreement, Plan, Proposals
@@ -131,17 +131,16 @@ class SignerValues:
 class UpdateSigner:
     """Gives signers another name, post, organization or addresses.
 
-    `tell` gets the signer before and after, once that is in force, or after a crash not at all.
+    The person is told of other addresses, at the old and the new ones, once they are in force; after a crash just then
+    perhaps not: the audit log says it nevertheless.
     """
 
     method = "SignerService.UpdateSigner"
 
-    def __init__(
-        self, *, proposals: Proposals, clock: Clock, tell: Callable[[Signer, Signer], None] | None = None
-    ) -> None:
+    def __init__(self, *, proposals: Proposals, notices: Notices, clock: Clock) -> None:
         self._proposals = proposals
+        self._notices = notices
         self._clock = clock
-        self._tell = tell
         proposals.register(Plan(method=self.method, command=SignerValues, make=self._plan, concerns=self._concerns))
 
     def __call__(self, principal: Principal, wanted: SignerValues, *, deadline: Deadline) -> Proposal:
@@ -169,11 +168,10 @@ class UpdateSigner:
         )
         if next_version(current) == changed:
             raise InvalidArgument("signer", "it has these values already")
-        tell = self._tell
         return Change(
             kind="signer_updated",
             slow=[changed],
-            afterwards=None if tell is None else lambda: tell(current, changed),
+            afterwards=lambda: self._notices.tell_of_addresses(current, changed),
         )
 
 
