@@ -2,8 +2,10 @@
 
 import csv
 import io
+import re
 import string
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from trien_server.core.records import SignerKind
 from trien_server.services.signer_lists import MOST_FAULTS, MOST_LINES, ListedSigner, SignerList, read_signer_list
 
+PAGE = Path(__file__).parents[3] / "docs/signers-csv.md"
 HEAD = "id,name,organization,kind,position,email,phone"
 GOOD = "mai,Nguyễn Thị Mai,commune,person,Chủ tịch,mai@phulam.example,+84912345678"
 
@@ -59,6 +62,15 @@ def test_a_good_line_is_read() -> None:
         f"{plain},,,,,,\n   \n\n",
     ):
         assert read_signer_list(text.encode()) == SignerList(signers=(expected,), faults=()), text
+
+
+def test_the_page_about_lists_names_every_column_and_its_other_names() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [column for column, _ in rows] == ["id", "name", "organization", "kind", "position", "email", "phone"]
+    for column, others in rows:
+        for other in (column, column.upper(), *others.split(", ")):
+            head = HEAD.replace(column, other.strip())
+            assert read(GOOD, head=head).faults == (), other
 
 
 def test_columns_may_be_left_out_and_in_any_order() -> None:

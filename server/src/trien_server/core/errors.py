@@ -224,7 +224,7 @@ class DigestsNotAuthorized(Refusal):
 
 
 class CredentialDisabled(Refusal):
-    """The credential or its key is not enabled."""
+    """The credential, its key or its signer is not enabled, or the signer's organization has ended or not begun."""
 
     reason = "CREDENTIAL_DISABLED"
 

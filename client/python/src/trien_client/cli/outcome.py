@@ -96,7 +96,7 @@ OFFICER_ADVICE: dict[str, str] = {
     "PERMISSION_DENIED": "Check the name, and what your roles allow: trien access show.",
     "CERTIFICATE_NOT_VALID": "Check the certificate's dates and chain.",
     "CERTIFICATE_REVOKED": "Renew the credential with a new certificate.",
-    "CREDENTIAL_DISABLED": "Look at the state of the credential, its key and its signer.",
+    "CREDENTIAL_DISABLED": "Look at the state of the credential, its key and its signer, and its organization's dates.",
     "BUSY": "Try again in a moment.",
 }
 """The same, for who administers."""

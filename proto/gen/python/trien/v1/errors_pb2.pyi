@@ -61,7 +61,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DIGESTS_NOT_AUTHORIZED: _ErrorReason.ValueType  # 17
     """FAILED_PRECONDITION: the items are not the authorized ones."""
     CREDENTIAL_DISABLED: _ErrorReason.ValueType  # 18
-    """FAILED_PRECONDITION: the credential or its key is not enabled."""
+    """FAILED_PRECONDITION: the credential, its key or its signer is not enabled, or the signer's organization has ended or
+    not begun.
+    """
     CERTIFICATE_NOT_VALID: _ErrorReason.ValueType  # 19
     """FAILED_PRECONDITION: the credential has no certificate, or it is not valid now."""
     REQUEST_ID_REUSED: _ErrorReason.ValueType  # 20
@@ -153,7 +155,9 @@ AUTHORIZATION_EXPIRED: ErrorReason.ValueType  # 16
 DIGESTS_NOT_AUTHORIZED: ErrorReason.ValueType  # 17
 """FAILED_PRECONDITION: the items are not the authorized ones."""
 CREDENTIAL_DISABLED: ErrorReason.ValueType  # 18
-"""FAILED_PRECONDITION: the credential or its key is not enabled."""
+"""FAILED_PRECONDITION: the credential, its key or its signer is not enabled, or the signer's organization has ended or
+not begun.
+"""
 CERTIFICATE_NOT_VALID: ErrorReason.ValueType  # 19
 """FAILED_PRECONDITION: the credential has no certificate, or it is not valid now."""
 REQUEST_ID_REUSED: ErrorReason.ValueType  # 20
