@@ -95,6 +95,8 @@ if TYPE_CHECKING:
         AuthorizedItem,
         Credential,
         CredentialState,
+        Revocation,
+        RevocationPolicy,
         SigningResult,
     )
     from trien_client._retry import RetryPolicy
@@ -178,6 +180,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "AuthorizedItem",
         "Credential",
         "CredentialState",
+        "Revocation",
+        "RevocationPolicy",
         "SigningResult",
     ),
     "_retry": ("RetryPolicy",),
@@ -254,6 +258,8 @@ __all__ = [
     "Refusal",
     "RequestIdReused",
     "RetryPolicy",
+    "Revocation",
+    "RevocationPolicy",
     "ServerNotTrusted",
     "SignatureAlgorithm",
     "SignedAttributes",

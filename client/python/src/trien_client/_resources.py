@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from trien.v1 import algorithms_pb2, authorization_service_pb2, credential_service_pb2
+from trien.v1 import algorithms_pb2, authorization_service_pb2, credential_service_pb2, signer_service_pb2
 
 from trien_client._algorithms import KeyType, SignatureAlgorithm
 from trien_client._errors import VerificationError
+
+E = TypeVar("E", bound=StrEnum)
 
 
 class Assurance(StrEnum):
@@ -23,11 +26,29 @@ class Assurance(StrEnum):
 
 
 class CredentialState(StrEnum):
-    """Whether a credential may be used."""
+    """Whether a credential may be used; what is REVOKED stays so."""
 
     ENABLED = "ENABLED"
-    DISABLED = "DISABLED"
+    SUSPENDED = "SUSPENDED"
+    REVOKED = "REVOKED"
     UNKNOWN = "UNKNOWN"
+
+
+class RevocationPolicy(StrEnum):
+    """What a signature asks of the revocation status of the credential's certificates."""
+
+    IGNORE = "IGNORE"
+    REFUSE_REVOKED = "REFUSE_REVOKED"
+    REQUIRE_GOOD = "REQUIRE_GOOD"
+    UNKNOWN = "UNKNOWN"
+
+
+class Revocation(StrEnum):
+    """What the server knows of the revocation of a credential's certificates."""
+
+    UNKNOWN = "UNKNOWN"
+    GOOD = "GOOD"
+    REVOKED = "REVOKED"
 
 
 class AuthorizationState(StrEnum):
@@ -66,6 +87,15 @@ class Credential:
     key_type: KeyType | None
     algorithms: tuple[SignatureAlgorithm, ...]
     create_time: datetime | None
+    authenticator_kinds: tuple[str, ...] = ()
+    """Whose codes approve, such as `OCRA`; empty: those of all."""
+    hours: tuple[str, ...] = ()
+    """When it may be approved and used, by the server's time zone; empty: always."""
+    revocation_policy: RevocationPolicy = RevocationPolicy.IGNORE
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    """The earliest end of the chain's certificates."""
+    revocation: Revocation = Revocation.UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +187,10 @@ def parse_credential(message: credential_service_pb2.Credential) -> Credential:
     """Returns the credential."""
     known = (parse_algorithm(value) for value in message.algorithms)
     key_type = algorithms_pb2.KeyType.DESCRIPTOR.values_by_number.get(message.key_type)
-    state = credential_service_pb2.Credential.State.DESCRIPTOR.values_by_number.get(message.state)
+    kinds = signer_service_pb2.Authenticator.Kind.DESCRIPTOR.values_by_number
+    status = message.certificate_status
+    # Not said is IGNORE, as the contract has it.
+    policy = message.revocation_policy or credential_service_pb2.Credential.IGNORE
     return Credential(
         name=message.name,
         key=message.key,
@@ -174,12 +207,18 @@ def parse_credential(message: credential_service_pb2.Credential) -> Credential:
         ),
         max_items=message.max_items or 1000,
         client_collected_otp_allowed=message.client_collected_otp_allowed,
-        state=CredentialState(state.name)
-        if state is not None and state.name in set(CredentialState)
-        else CredentialState.UNKNOWN,
+        state=_known(CredentialState, credential_service_pb2.Credential.State, message.state),
         key_type=KeyType(key_type.name) if key_type is not None and key_type.name in set(KeyType) else None,
         algorithms=tuple(algorithm for algorithm in known if algorithm is not None),
         create_time=_time(message.create_time) if message.HasField("create_time") else None,
+        authenticator_kinds=tuple(
+            kind.name if (kind := kinds.get(value)) is not None else str(value) for value in message.authenticator_kinds
+        ),
+        hours=tuple(message.hours),
+        revocation_policy=_known(RevocationPolicy, credential_service_pb2.Credential.RevocationPolicy, policy),
+        valid_from=_time(status.not_before) if status.HasField("not_before") else None,
+        valid_until=_time(status.not_after) if status.HasField("not_after") else None,
+        revocation=_known(Revocation, credential_service_pb2.CertificateStatus.Revocation, status.revocation),
     )
 
 
@@ -231,6 +270,12 @@ def _authorized_items(
             raise VerificationError("The server named an item of a kind that this SDK does not know.")
         parsed.append(AuthorizedItem(kind=kind, digest=getattr(item, kind), used=item.used))
     return tuple(parsed)
+
+
+def _known(kind: type[E], enum: Any, number: int) -> E:
+    """Returns an enum's value by its number; UNKNOWN for one that this SDK does not know."""
+    value = enum.DESCRIPTOR.values_by_number.get(number)
+    return kind(value.name if value is not None and value.name in set(kind) else "UNKNOWN")
 
 
 def _time(message: Timestamp) -> datetime:

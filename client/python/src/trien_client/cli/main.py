@@ -11,7 +11,7 @@ from trien_client.cli import (
     authorizations,
     bench,
     certificates,
-    credentials,
+    credential_administration,
     keys,
     organizations,
     otp,
@@ -66,7 +66,7 @@ def build_app(*, completion: bool) -> typer.Typer:
         callback=trien,
     )
     app.add_typer(sign.app, name="sign", cls=Group)
-    app.add_typer(credentials.app, name="credentials", cls=Group)
+    app.add_typer(credential_administration.app, name="credentials", cls=Group)
     app.add_typer(authorizations.app, name="authorizations", cls=Group)
     app.add_typer(certificates.app, name="certificates", cls=Group)
     app.add_typer(keys.app, name="keys", cls=Group)

@@ -199,10 +199,16 @@ def command(
 
 
 def block(title: str, *lines: tuple[str, object]) -> str:
-    """Returns a title and indented lines of a label and a value; lines whose value is empty or None are left out."""
+    """Returns a title and indented lines of a label and a value; lines whose value is empty or None are left out.
+
+    An empty label goes on with the line above.
+    """
     shown = [(label, plain(str(value))) for label, value in lines if value is not None and value != ""]
     width = max((len(label) for label, _ in shown), default=0)
-    return "\n".join([plain(title), *(f"  {label + ':':{width + 1}} {value}" for label, value in shown)])
+    labels = [f"{label}:" if label else "" for label, _ in shown]
+    return "\n".join(
+        [plain(title), *(f"  {label:{width + 1}} {value}" for label, (_, value) in zip(labels, shown, strict=True))]
+    )
 
 
 def moment(time: "Timestamp") -> str:
