@@ -1,4 +1,4 @@
-"""`trien credentials show|csr|create|renew|update|restrict|suspend|resume|revoke`: what officers do with credentials."""
+"""What officers do with credentials: `trien credentials show`, `csr`, `create`, `renew`, `restrict` and so on."""
 
 from enum import StrEnum
 from pathlib import Path

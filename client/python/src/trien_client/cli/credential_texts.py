@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from trien_client.cli import operating
 from trien_client.cli.operating import Officer, Target
@@ -57,8 +58,8 @@ def text(credential: "Credential") -> str:
         ("state", operating.value_name(credential, "state")),
         ("signer", credential.signer),
         ("key", f"{credential.key}, {operating.value_name(credential, 'key_type')}"),
-        *_several("certificate", [_name_of(certificate.subject) for certificate in chain[:1]]),
-        *_several("issued by", [_name_of(chain[0].issuer)] if chain else []),
+        *_several("certificate", _parts(chain[0].subject) if chain else []),
+        *_several("issued by", _parts(chain[0].issuer) if chain else []),
         ("validity", validity(credential)),
         ("revocation", known),
         ("", status.source),
@@ -134,6 +135,6 @@ def _activator(activator: "Activator") -> str:
     return str(activator.signer) + (f" from {begin}" if begin else "") + (f" until {end}" if end else "")
 
 
-def _name_of(name: x509.Name) -> str:
-    shown = name.rfc4514_string()
-    return shown if len(shown) <= 60 else f"{shown[:59]}…"
+def _parts(name: x509.Name) -> list[str]:
+    """Returns a name's parts, the narrowest first."""
+    return [part.rfc4514_string({NameOID.TITLE: "title"}) for part in reversed(name.rdns)]
