@@ -60,7 +60,7 @@ def copy_people(directory: Path) -> Peopled:
 
 def _fresh(person: Person) -> Person:
     used = person.authenticator
-    return replace(person, authenticator=CounterAuthenticator(used.name, used.secret, used.digits))
+    return replace(person, authenticator=CounterAuthenticator(used.name, used.secret, used.digits, used.counter))
 
 
 @contextmanager
