@@ -5,6 +5,7 @@ begins after the answer to that has to be refused.
 """
 
 import hashlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -180,7 +181,7 @@ class Service:
             request = access_service_pb2.UpdateClientRequest(client=client, overlap_hours=1)
             self.administrator.agree(access.UpdateClient, request)
 
-        renew(f"{old}-renewed")
+        renew(f"{old}-{secrets.token_hex(8)}")
         ended = access_service_pb2.RestrictClientRequest(name=self.client, end_previous=True)
         self._once(access.RestrictClient, ended)
         return lambda: renew(old)
