@@ -470,6 +470,19 @@ def test_a_key_that_left_the_token_and_one_that_nobody_knows_are_found(case: Cas
     world.hsm._keys[key.object_id] = private
 
 
+def test_a_key_that_is_made_or_destroyed_while_fsck_reads_is_no_finding(case: Case) -> None:
+    world = case.world
+    key = world.key(P256)
+    pairs, private = world.hsm.key_pairs, world.hsm._keys[key.object_id]
+    early = iter([{object_id: public for object_id, public in pairs().items() if object_id != key.object_id}])
+    late = iter([{**pairs(), b"just destroyed": b""}])
+    for first in (early, late):
+        world.hsm.key_pairs = lambda first=first: next(first, None) or pairs()
+        assert case.found() == []
+        world.hsm.key_pairs = pairs
+    assert world.hsm._keys[key.object_id] is private
+
+
 def test_every_field_that_names_a_record_is_looked_up() -> None:
     """A field that is called like a kind of record is one of the references."""
     words = {

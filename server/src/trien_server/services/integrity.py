@@ -111,7 +111,6 @@ class CheckIntegrity:
                     lambda snapshot: read_sealing_generations(TrustedView(snapshot, self._seals), self._seals)
                 )
             )
-        # What is on the token first: a key that is made meanwhile has its row before its object.
         on_token = self._hsm.key_pairs()
         recorded: dict[bytes, Key] = {}
         for kind in (*SLOW_RECORDS, *HOT_RECORDS):
@@ -120,7 +119,12 @@ class CheckIntegrity:
                     yield row
                 elif isinstance(row, Key) and row.protection_level is ProtectionLevel.TOKEN:
                     recorded[row.object_id] = row
-        yield from self._check_token(on_token, recorded)
+        self.counts["key pairs on the token"] += len(on_token)
+        found = list(_compare(on_token, recorded))
+        if found:
+            # What was made or destroyed while the rows were read is no finding: it is another one the second time.
+            again = set(_compare(self._hsm.key_pairs(), recorded))
+            yield from (finding for finding in found if finding in again)
 
     def _walk(self, kind: type[Record]) -> Iterator[Finding | Record]:
         """Yields the findings of a table and its trusted rows."""
@@ -188,19 +192,20 @@ class CheckIntegrity:
             finding = f"it is version {record.version}, but the log names {entry.subject_version} last"
             raise RecordNotTrusted(record.table, record.name, finding)
 
-    def _check_token(self, on_token: Mapping[bytes, bytes | None], recorded: Mapping[bytes, Key]) -> Iterator[Finding]:
-        self.counts["key pairs on the token"] += len(on_token)
-        for object_id, key in recorded.items():
-            there = object_id in on_token
-            if key.state in _WITHOUT_WORK and not there:
-                text = f"its key pair is not on the token (id {object_id.hex()})"
-                yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
-            elif key.state in _WITHOUT_WORK and on_token[object_id] != key.public_key:
-                text = f"the token has another public key for it, or several (id {object_id.hex()})"
-                yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
-            elif there and key.state not in _ON_THE_TOKEN:
-                text = f"{key.name} is {key.state}, but its key pair is still there"
-                yield Finding(fault=Fault.KEY_UNKNOWN, table="token", name=object_id.hex(), text=text)
-        for object_id in on_token.keys() - recorded.keys():
-            text = "a key pair that no record names"
+
+def _compare(on_token: Mapping[bytes, bytes | None], recorded: Mapping[bytes, Key]) -> Iterator[Finding]:
+    """Yields what keeps the token's key pairs and the records of keys from being the same."""
+    for object_id, key in recorded.items():
+        there = object_id in on_token
+        if key.state in _WITHOUT_WORK and not there:
+            text = f"its key pair is not on the token (id {object_id.hex()})"
+            yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
+        elif key.state in _WITHOUT_WORK and on_token[object_id] != key.public_key:
+            text = f"the token has another public key for it, or several (id {object_id.hex()})"
+            yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
+        elif there and key.state not in _ON_THE_TOKEN:
+            text = f"{key.name} is {key.state}, but its key pair is still there"
             yield Finding(fault=Fault.KEY_UNKNOWN, table="token", name=object_id.hex(), text=text)
+    for object_id in sorted(on_token.keys() - recorded.keys()):
+        text = "a key pair that no record names"
+        yield Finding(fault=Fault.KEY_UNKNOWN, table="token", name=object_id.hex(), text=text)
