@@ -3,10 +3,12 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.internal import api_implementation
 from trien.v1 import (
     access_service_pb2_grpc,
@@ -78,6 +80,7 @@ from trien_server.services.deny_authorization import DenyAuthorization
 from trien_server.services.enrolling import BeginEnrolment, ConfirmEnrolment, OpenEnrolment
 from trien_server.services.enrolment_codes import SendEnrolmentCode
 from trien_server.services.enrolments import CancelEnrolment, CreateEnrolments, GetEnrolment, ListEnrolments
+from trien_server.services.expiry_notices import Expiring, ExpiryNotices, first_to_expire
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.import_signers import ImportSigners
 from trien_server.services.installation import CheckStart, CreateInstallation
@@ -142,6 +145,7 @@ _OWN_DESCRIPTORS = 512
 """What the process keeps for itself: database, token, log, and gRPC's own."""
 NO_LISTS = OwnCaSettings()
 ASK_NOBODY = RevocationSettings()
+_REMEMBERED_IN_BACKGROUND = 4096
 _BEARER_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 
 
@@ -168,6 +172,7 @@ class UseCases:
         replacement_wait: timedelta,
         own_ca: OwnCaSettings = NO_LISTS,
         revocation: RevocationSettings = ASK_NOBODY,
+        of_the_host: Callable[[], Sequence[Expiring]] = tuple,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -304,11 +309,23 @@ class UseCases:
         self.get_credential = GetCredential(transactions=transactions)
         self.list_credentials = ListCredentials(transactions=transactions)
         self.generate_signing_request = GenerateSigningRequest(transactions=transactions, hsm=hsm)
+        # What looks at every record has a small memory of its own: it must not push out what requests use.
+        background = Transactions(
+            store=store,
+            seals=Seals(hsm=hsm, report=report, remembered=_REMEMBERED_IN_BACKGROUND),
+            clock=clock,
+            clock_guard=clock_guard,
+            randomness=randomness,
+            report=report,
+        )
+        self.expiry_notices = ExpiryNotices(
+            transactions=background, leases=leases, clock=clock, report=report, of_the_host=of_the_host
+        )
         self.certificate_checks = None
         if revocation.source is not None:
             self.certificate_checks = CertificateChecks(
                 source=revocation.source,
-                transactions=transactions,
+                transactions=background,
                 leases=leases,
                 clock=clock,
                 report=report,
@@ -569,6 +586,18 @@ def _build_sms(sms: SmsSection, clock: Clock, report: Report) -> Delivery:
         raise BadConfiguration(f"sms.secret_file: {sms.secret_file}: {fault}") from None
 
 
+def certificates_of_the_host(config: Config) -> list[Expiring]:
+    """Returns which certificate expires first in each file of the configuration. Raises `OSError`, `ValueError`."""
+    found = []
+    for name, path in (
+        ("server/tls-certificate", config.server.tls_certificate_file),
+        ("server/client-ca", config.server.client_ca_file),
+    ):
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
+        found.append(first_to_expire(name, [certificate.public_bytes(Encoding.DER) for certificate in certificates]))
+    return found
+
+
 def build_revocation_source(settings: RevocationSection) -> RevocationSource | None:
     """Returns what asks other CAs, or None when nothing is configured."""
     if not settings.network and settings.crl_folder is None:
@@ -636,6 +665,7 @@ class Instance:
             deliveries=deliveries,
             language=Language(config.delivery.language),
             own_ca=own_ca_settings(config.ca),
+            of_the_host=partial(certificates_of_the_host, config),
             revocation=RevocationSettings(
                 source=build_revocation_source(config.revocation),
                 every=timedelta(seconds=config.revocation.check_seconds),
@@ -715,6 +745,7 @@ class Server:
         self._instance.use.key_destruction.start()
         self._instance.use.key_rotation.start()
         self._instance.use.own_ca.start()
+        self._instance.use.expiry_notices.start()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
         self.grpc.start()
@@ -742,6 +773,7 @@ class Server:
         self._instance.use.key_destruction.stop()
         self._instance.use.key_rotation.stop()
         self._instance.use.own_ca.stop()
+        self._instance.use.expiry_notices.stop()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.stop()
         self._instance.close()

@@ -26,7 +26,10 @@ LEASE = "leases/certificate-checks"
 _HOLD = ", certificateHold"
 _PAGE = 200
 _BATCH = 20
-_LOOK_SECONDS = 15.0
+_LONGEST_LOOK_SECONDS = 60.0
+_LOOKS_AN_INTERVAL = 20
+_REST = 30
+"""A look at all credentials is followed by a rest of so many times as long: it must not use up token or store."""
 _RETRY = timedelta(minutes=5)
 _STORE_SECONDS = 10.0
 
@@ -76,6 +79,7 @@ class CertificateChecks:
         self._every = every
         self._most_age = most_age
         self._tried: dict[str, tuple[bytes, datetime]] = {}
+        self._looked = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="certificate-checks", daemon=True)
 
@@ -92,6 +96,7 @@ class CertificateChecks:
     def check(self) -> int:
         """Asks about every certificate that is due and returns for how many credentials. Raises `Busy`."""
         due = self._due()
+        self._looked = self._clock.monotonic()
         for start in range(0, len(due), _BATCH):
             with self._leases.hold(LEASE, wait=0.0, stopped=self._stopped):
                 for one in due[start : start + _BATCH]:
@@ -178,7 +183,9 @@ class CertificateChecks:
                 self._report("certificate_revoked", details)
 
     def _run(self) -> None:
+        look = min(_LONGEST_LOOK_SECONDS, max(1.0, self._every.total_seconds() / _LOOKS_AN_INTERVAL))
         while not self._stopped.is_set():
+            begun = self._clock.monotonic()
             try:
                 self.check()
             except Busy:
@@ -186,7 +193,7 @@ class CertificateChecks:
             except Exception as fault:  # noqa: BLE001 - the next look repeats it
                 because = fault.reason if isinstance(fault, Refusal) else type(fault).__name__
                 self._report("certificate_checks_delayed", {"because": because})
-            self._stopped.wait(_LOOK_SECONDS)
+            self._stopped.wait(max(look, _REST * (self._looked - begun)))
 
 
 def _may_replace(before: CertificateStatus, learnt: RevocationAnswer, at: datetime) -> bool:
