@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta, tzinfo
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from cryptography import x509
