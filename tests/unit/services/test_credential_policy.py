@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from tests.support.world import CHAIR, CLERK, OPERATOR, P256, SEAL, World, digests, new_request_id
-from tests.unit.services.test_credentials import restrict, update
+from tests.unit.services.test_credentials import restrict, revoke, suspend, update
 
 from trien_server.core import errors
 from trien_server.core.records import (
@@ -290,3 +290,64 @@ def test_a_credential_is_made_with_its_policy(world: World) -> None:
             world.add_credential("credentials/wrong", world.key(P256).key_type, CHAIR, CLERK, **wrong)
         assert refused.value.field == f"credential.{field}"
         world = World().populate()
+
+
+# Between the check and the commit
+
+
+@pytest.mark.promise("P2", "P9")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda world: suspend(world, P256), "CREDENTIAL_DISABLED"),
+        (lambda world: revoke(world, P256), "CREDENTIAL_DISABLED"),
+        (lambda world: restrict(world, P256, authenticator_kinds=(OCRA,)), "NOT_ALLOWED_BY_POLICY"),
+        (lambda world: restrict(world, P256, max_items=1), "TOO_MANY_DIGESTS"),
+        (lambda world: restrict(world, P256, clients=()), "PERMISSION_DENIED"),
+        (lambda world: restrict(world, P256, client_collected_otp=False), "NOT_ALLOWED_BY_POLICY"),
+    ],
+    ids=["suspended", "revoked", "kinds", "items", "clients", "way"],
+)
+def test_what_is_committed_stops_every_request_whose_transaction_begins_later(
+    world: World, change: Callable[[World], object], reason: str
+) -> None:
+    """The request was checked, and its code's secret is being decrypted; then an officer's change is committed."""
+    code = world.code()
+    changed = []
+
+    def meanwhile(method: str) -> None:
+        if method == "decrypt" and not changed:
+            changed.append(True)
+            world.hsm.before = lambda _: None
+            change(world)
+
+    world.hsm.before = meanwhile
+    with pytest.raises(errors.Refusal) as refused:
+        world.sign(digests(2), password=code)
+    assert (refused.value.reason, changed, world.hsm.signatures) == (reason, [True], 0)
+    # The code was not consumed.
+    world.add_credential("credentials/other", world.key(P256).key_type, CHAIR, CHAIR)
+    assert world.sign(digests(1), credential="credentials/other", password=code).signatures
+
+
+@pytest.mark.parametrize("way", ["at once", "a list"])
+def test_the_end_of_the_hours_is_that_of_the_transaction(world: World, way: str) -> None:
+    """Checked in the last second and committed behind it: refused, and nothing consumed."""
+    restrict(world, P256, hours=HOURS)
+    go_to(world, 17, 29)
+    authorization = world.authorize(digests(1))
+    world.clock.advance(timedelta(seconds=59.5))
+    code = world.code()
+
+    def meanwhile(method: str) -> None:
+        if method == "decrypt":
+            world.hsm.before = lambda _: None
+            world.clock.advance(timedelta(seconds=1))
+
+    before = [(row.record.name, row.record.version) for row in world.store.rows(AuthenticatorState)]
+    world.hsm.before = meanwhile
+    with pytest.raises(errors.NotAllowedByPolicy):
+        world.sign(digests(1), password=code) if way == "at once" else world.approve(authorization, password=code)
+    assert world.hsm.calls["decrypt"] > 0
+    assert world.hsm.signatures == 0
+    assert [(row.record.name, row.record.version) for row in world.store.rows(AuthenticatorState)] == before
