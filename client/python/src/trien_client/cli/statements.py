@@ -47,10 +47,13 @@ def line(proposal: "Proposal") -> str:
 def stated(proposal: "Proposal") -> str:
     """Returns a proposal's statement in lines for people, with its digest.
 
-    Raises `VerificationError` when the digest or the names are not the statement's.
+    Raises `VerificationError` when the digest or the names are not the statement's, or when it could be read in two
+    ways: with a name twice, or otherwise written than the server writes.
     """
     approved_text(proposal)
     statement = json.loads(proposal.statement)
+    if json.dumps(statement, ensure_ascii=False, sort_keys=True, separators=(",", ":")) != proposal.statement:
+        raise VerificationError("The proposal's statement is not in its one form.")
     try:
         lines = [
             plain(f"{statement['proposal']}: {statement['method']}"),
@@ -164,9 +167,13 @@ def _value(value: Any) -> str:
         return f"[{', '.join(_value(one) for one in value)}]"
     return "".join(
         # What does not print, or turns the direction of writing, is shown as its code.
-        character if character.isprintable() else f"\\u{ord(character):04x}"
+        character if character.isprintable() else _code(character)
         for character in json.dumps(value, ensure_ascii=False)
     )
+
+
+def _code(character: str) -> str:
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def _wrapped(label: str, value: str) -> list[str]:
