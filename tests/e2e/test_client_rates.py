@@ -113,6 +113,8 @@ def test_a_batch_job_at_full_speed_keeps_within_its_limits_and_starves_no_tablet
     assert set(refused) == {"RATE_LIMIT_REACHED"}
     assert 0 < len(let_in) <= CALLS_PER_MINUTE
     assert all(count == ITEMS for batch in batches for count in batch.signed)
+    logged = [line for line in installation.lines() if line.get("outcome") == "RATE_LIMIT_REACHED"]
+    assert {line["principal"] for line in logged} == {name}
     # No code was lost on a refusal: each that was given out is accepted, in its turn, but the last.
     with installation.read_database() as database:
         rows = database.execute("SELECT signer, accepted_value FROM approvals").fetchall()

@@ -19,8 +19,7 @@ from google.protobuf.message import DecodeError
 
 from trien_server.core.errors import Busy, InvalidArgument
 from trien_server.core.ports import Clock
-from trien_server.core.principal import Principal
-from trien_server.rpc.calls import admitted_as
+from trien_server.rpc.calls import Admitted, admitted_as
 from trien_server.rpc.identity import Identify
 from trien_server.services.client_rates import ClientRates
 
@@ -73,18 +72,18 @@ class Admission(grpc.ServerInterceptor):
 
     def _serve_known(self, handler: Any, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         request = None
-        outcome: Principal | Exception
+        principal = refused = None
         with ExitStack() as held:
             try:
-                outcome = principal = self._identify(context)
+                principal = self._identify(context)
                 self._rates.take_call(principal)
                 held.enter_context(self._share(principal.name))
                 request = self._read(handler, messages, context, MESSAGE_SECONDS)
             except grpc.RpcError:
                 raise  # the caller is gone, or was too slow
             except Exception as fault:  # noqa: BLE001 - `Calls` answers it, without looking at a message
-                outcome = fault
-            return self._run(handler, request, context, outcome)
+                refused = fault
+            return self._run(handler, request, context, Admitted(principal=principal, refused=refused))
 
     def _serve_open(self, handler: Any, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         with self._open_place(context):
@@ -142,8 +141,8 @@ class Admission(grpc.ServerInterceptor):
             raise InvalidArgument("request", "these bytes are no message of the method's type") from None
 
     @staticmethod
-    def _run(handler: Any, request: Any, context: grpc.ServicerContext, outcome: Principal | Exception) -> Any:
-        token = admitted_as.set(outcome)
+    def _run(handler: Any, request: Any, context: grpc.ServicerContext, admitted: Admitted) -> Any:
+        token = admitted_as.set(admitted)
         try:
             return handler.unary_unary(request, context)
         finally:

@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
@@ -18,8 +19,17 @@ from trien_server.services.identifiers import new_id
 
 M = TypeVar("M")
 
-admitted_as: ContextVar[Principal | Exception | None] = ContextVar("admitted_as", default=None)
-"""Who calls, or why the call is refused: found out by `Admission` before the message was read. Deny by default."""
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """Who calls, if that is known, and why the call is refused, if it is: found out before the message was read."""
+
+    principal: Principal | None = None
+    refused: Exception | None = None
+
+
+admitted_as: ContextVar[Admitted] = ContextVar("admitted_as", default=Admitted())  # noqa: B039 - it is frozen
+"""Set by `Admission`. Deny by default."""
 
 
 class CallLog(Protocol):
@@ -45,13 +55,15 @@ class Calls:
         request = new_id(self._randomness)
         begun = self._clock.monotonic()
         admitted = admitted_as.get()
-        principal = admitted if isinstance(admitted, Principal) else None
+        principal = admitted.principal
         outcome = "OK"
         status: status_pb2.Status
         where = None
         try:
+            if admitted.refused is not None:
+                raise admitted.refused
             if principal is None:
-                raise admitted if isinstance(admitted, Exception) else Unauthenticated("The call was not let in.")
+                raise Unauthenticated("The call was not let in.")
             return work(principal, Deadline(self._clock, context.time_remaining()))
         except Refusal as refusal:
             outcome, status = refusal.reason, status_of(refusal, request=request)
