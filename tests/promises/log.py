@@ -12,8 +12,8 @@ from trien_server.core.audit import commitment, encode_leaf
 from trien_server.core.ports import Sealed
 from trien_server.core.records import SLOW_RECORDS, AuditEntry, Record
 
-Authenticate = Callable[[bytes], bytes]
-"""HMAC-SHA256 by the installation's sealing key: `Hsm.authenticate`."""
+Authenticate = Callable[..., bytes]
+"""HMAC-SHA256 by a generation of the installation's sealing key, by default the first: `Hsm.authenticate`."""
 
 
 def check_seals(evidence: Evidence, authenticate: Authenticate) -> Iterator[Violation]:
@@ -21,14 +21,20 @@ def check_seals(evidence: Evidence, authenticate: Authenticate) -> Iterator[Viol
 
     @cache
     def day_key(name: str) -> bytes:
-        return authenticate(sealing.day_key_message(name))
+        return by_generation(sealing.day_key_message(name), name, hot=True)
+
+    def by_generation(message: bytes, seal_key: str, *, hot: bool) -> bytes:
+        generation = sealing.generation_of(seal_key, hot=hot)
+        assert generation is not None
+        return authenticate(message) if generation == 1 else authenticate(message, generation=generation)
 
     def fault(row: Sealed[Record]) -> str | None:
         record = row.record
-        if sealing.generation_of(row.seal_key, hot=record.hot) != 1:
+        if sealing.generation_of(row.seal_key, hot=record.hot) is None:
             return f"its seal is by {row.seal_key!r}"
         if not record.hot:
-            right = hmac.compare_digest(authenticate(sealing.encode_row(record, row.seal_key)), row.seal)
+            seal = by_generation(sealing.encode_row(record, row.seal_key), row.seal_key, hot=False)
+            right = hmac.compare_digest(seal, row.seal)
         else:
             right = hmac.compare_digest(sealing.day_seal(day_key(row.seal_key), record, row.seal_key), row.seal)
         if not right:

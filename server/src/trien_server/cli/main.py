@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show and check the configuration.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
-token_app = typer.Typer(help="Look at the token.", no_args_is_help=True, rich_markup_mode=None)
+token_app = typer.Typer(help="Look at the token, and add to it.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(token_app, name="token")
 delivery_app = typer.Typer(help="Try how one-time passwords are sent.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(delivery_app, name="delivery")
@@ -571,6 +571,40 @@ def token_check(config: ConfigOption = None, overrides: SetOption = None) -> Non
             warned = warned or warning
     if warned:
         raise typer.Exit(1)
+
+
+@token_app.command("add-wrapping-key")
+def token_add_wrapping_key(
+    so_pin_file: Annotated[
+        Path,
+        typer.Option(
+            "--so-pin-file",
+            metavar="FILE",
+            help="The PIN of the token's security officer (`init` wrote token-so-pin).",
+        ),
+    ],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make a trusted wrapping key of the next generation on the token.
+
+    Only the token's security officer can make one that wraps what the one before opened. It serves nobody until two
+    operators agree: trien keys installation rotate --purpose wrapping. A running server goes on.
+
+    \b
+    Example:
+      trien-server token add-wrapping-key --so-pin-file /media/safe/so-pin
+    """
+    loaded = _load(config, overrides)
+    from trien_server.cli.checks import file_findings, secret_faults
+
+    _require_none([*file_findings(loaded.config), *(f"--so-pin-file {fault}" for fault in secret_faults(so_pin_file))])
+    with _explained():
+        from trien_server.cli.token import make_wrapping_key
+
+        generation = make_wrapping_key(loaded.config, so_pin_file)
+    typer.echo(f"The token holds the wrapping key of generation {generation}. Put it in use with")
+    typer.echo("  trien keys installation rotate --purpose wrapping")
 
 
 @operators_app.command("recover")

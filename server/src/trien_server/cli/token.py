@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pkcs11.exceptions import KeyNotWrappable
 
@@ -11,7 +12,7 @@ from trien_server.core.algorithms import KeyType
 from trien_server.core.ports import WrappingNotSupported
 from trien_server.host.files import read_secret
 from trien_server.host.log import Log
-from trien_server.hsm import Pkcs11Hsm
+from trien_server.hsm import Pkcs11Hsm, add_wrapping_key
 
 _TRIED = (KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384, KeyType.EC_ED25519)
 """One size of RSA stands for all: making a large key only to try would take seconds."""
@@ -43,6 +44,23 @@ def wrapping_lines(config: Config) -> Iterator[tuple[str, bool]]:
         yield "               the token kept them closed to every attempt that was made with its PIN", False
     for finding in found:
         yield f"WARNING        {finding}", True
+
+
+def make_wrapping_key(config: Config, so_pin_file: Path) -> int:
+    """Makes a trusted wrapping key of the next generation and returns which one it is.
+
+    Raises `PinRejected`, `NotProvisioned`, `HsmUnavailable`.
+    """
+    settings = config.token
+    if settings.softhsm_configuration_file is not None:
+        os.environ["SOFTHSM2_CONF"] = str(settings.softhsm_configuration_file)
+    return add_wrapping_key(
+        module_path=str(settings.module),
+        pin=read_secret(settings.pin_file),
+        so_pin=read_secret(so_pin_file),
+        token_label=settings.label,
+        token_serial=settings.serial,
+    )
 
 
 def _reason(fault: WrappingNotSupported) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trien_client.cli import operating, options
+from trien_client.cli import installation_keys, operating, options
 from trien_client.cli.operating import Officer
 from trien_client.cli.outcome import CommandError, ExitCode, OutputFormat, plain
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trien.v1.key_service_pb2 import Key
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Make, disable and destroy signing keys.")
+app.add_typer(installation_keys.app, name="installation")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A key: keys/…, as `list` shows it, or what follows keys/.")]
 
