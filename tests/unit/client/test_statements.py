@@ -1,10 +1,17 @@
 """What an officer reads before approving: all of the statement, and nothing that looks like something else (P9)."""
 
+import base64
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 from trien.v1 import proposal_service_pb2
@@ -143,3 +150,33 @@ def test_a_statement_without_one_of_its_parts_is_refused(missing: str) -> None:
     del content[missing]
     with pytest.raises(VerificationError):
         stated(proposal(canonical(content)))
+
+
+def test_a_certificate_is_read_to_the_officer_and_named_by_its_digest() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    chain = []
+    for number, name in enumerate(("Hoàng\u202eĐôn, 'x'", "Ban Cơ yếu")):
+        subject = x509.Name([x509.NameAttribute(NameOID.TITLE, "CT"), x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = x509.CertificateBuilder(
+            issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "CA\nx")]),
+            subject_name=subject,
+            public_key=key.public_key(),
+            serial_number=number + 1,
+            not_valid_before=datetime(2026, 11, 24, 8, tzinfo=UTC),
+            not_valid_after=datetime(2027, 11, 24, 8, tzinfo=UTC),
+        )
+        chain.append(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+    encoded = [base64.b64encode(one).decode() for one in chain]
+    text = stated(proposal(canonical(statement(request={"certificate_chain": encoded, "certificate": encoded[0]}))))
+    for one in chain:
+        assert f"    sha256:{hashlib.sha256(one).hexdigest()}\n" in text
+    assert '    of: "CN=Hoàng\\u202eĐôn\\\\, ' in text
+    assert 'by: "CN=CA' in text
+    assert "    valid: 2026-11-24 08:00 to 2027-11-24 08:00 UTC\n" in text
+    assert text.count("sha256:") == 4  # the last is the digest of the statement
+    assert encoded[0][:40] not in text
+    assert all(len(line) <= 80 and line.isprintable() for line in text.splitlines())
+    # Whatever is no certificate, or not only certificates, is shown as it is.
+    for other in ([encoded[0], "AAAA"], "AAAA", [], None, 7, {"a": encoded[0]}):
+        text = stated(proposal(canonical(statement(request={"certificate_chain": other}))))
+        assert "valid:" not in text

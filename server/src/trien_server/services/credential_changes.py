@@ -176,7 +176,7 @@ class RestrictCredential:
             findings = _looser(view, before, terms)
             if findings:
                 raise NotStricter(
-                    f"It is not provably stricter: {'; '.join(findings)}. UpdateCredential proposes it.",
+                    f"It is not provably stricter: {'; '.join(findings)}.",
                     metadata={"notStricter": " | ".join(findings)},
                 )
             return Change(kind="credential_restricted", slow=slow)

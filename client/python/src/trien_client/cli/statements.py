@@ -1,5 +1,6 @@
 """Proposals for people: exactly what their statements say, and nothing that the server adds to it."""
 
+import base64
 import hashlib
 import json
 import re
@@ -7,7 +8,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import Certificate, load_der_x509_certificate, load_pem_x509_certificate
+from cryptography.x509.oid import NameOID
 
 from trien_client._errors import VerificationError
 from trien_client.cli.operating import moment, value_name
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 80
 _UNQUOTED = re.compile(r"[A-Za-z][A-Za-z0-9_:./@-]*|\d{4}-\d\d-\d\dT[0-9:.+-]+", re.ASCII)
+_HOLD_CERTIFICATES = {"certificate", "certificate_chain"}
 _WORDS_OF_JSON = {"true", "false", "null"}
 
 
@@ -141,9 +145,31 @@ def _remarks(remarks: list[str]) -> Iterator[str]:
             yield from _wrapped("  ", plain(str(remark)))
 
 
+def _certificates(value: Any) -> list[Certificate]:
+    """Returns the certificates that a value is made of (DER in base64, one or a list); none when it is not."""
+    values = value if isinstance(value, list) else [value]
+    try:
+        return [load_der_x509_certificate(base64.b64decode(one, validate=True)) for one in values]
+    except (ValueError, TypeError):
+        return []
+
+
+def _certificate(certificate: Certificate, indent: str) -> Iterator[str]:
+    """Yields what a certificate says, read here, and the SHA-256 of its DER, which stands for the whole of it."""
+    yield from _wrapped(f"{indent}sha256:", certificate.fingerprint(SHA256()).hex())
+    yield from _wrapped(f"{indent}  of: ", _value(certificate.subject.rfc4514_string({NameOID.TITLE: "title"})))
+    yield from _wrapped(f"{indent}  by: ", _value(certificate.issuer.rfc4514_string({NameOID.TITLE: "title"})))
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    yield f"{indent}  valid: {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+
+
 def _field(name: str, value: Any, indent: str) -> Iterator[str]:
     """Yields lines of one field: nested values below it, each with its own name or place."""
-    if isinstance(value, dict) and value:
+    if name in _HOLD_CERTIFICATES and (certificates := _certificates(value)):
+        yield f"{indent}{plain(name)}:"
+        for certificate in certificates:
+            yield from _certificate(certificate, f"{indent}  ")
+    elif isinstance(value, dict) and value:
         yield f"{indent}{plain(name)}:"
         for inner, one in value.items():
             yield from _field(inner, one, f"{indent}  ")
