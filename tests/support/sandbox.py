@@ -90,6 +90,7 @@ class Installation:
         self.process: subprocess.Popen[bytes] | None = None
         self.token_port = 0
         self.certificate_port = 0
+        self.web_port = 0
         self.starts = 0
 
     @property
@@ -136,6 +137,7 @@ class Installation:
 
         _wait_until(serves, self.process, "the server serves", self.log_path, START_SECONDS)
         self.token_port, self.certificate_port = serving["token_port"], serving["certificate_port"]
+        self.web_port = serving.get("web_port", 0)
         self.starts += 1
         self._write_connection_file()
 

@@ -139,6 +139,11 @@ from trien_server.services.signing_grants import SigningGrants
 from trien_server.services.signing_queue import SigningQueue
 from trien_server.services.transactions import Transactions
 from trien_server.store.urls import is_postgresql, open_store
+from trien_server.web.app import WebApp
+from trien_server.web.enrolment import EnrolmentPage
+from trien_server.web.pages import Pages
+from trien_server.web.rates import Rates
+from trien_server.web.server import WebServer
 
 _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
@@ -730,8 +735,9 @@ class Server:
             reflect=settings.reflection,
             shared_ports=shared_ports,
         )
+        self.web = build_web_server(instance, shared_port=shared_ports)
         self._tls_watch = TlsWatch(
-            files=files, present=tls, apply=self.grpc.replace_tls, clock=instance.clock, report=instance.report
+            files=files, present=tls, apply=self._replace_tls, clock=instance.clock, report=instance.report
         )
         self._tell = tell
         self._stopped = threading.Event()
@@ -750,10 +756,17 @@ class Server:
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
         self.grpc.start()
+        if self.web is not None:
+            self.web.start()
         self.grpc.set_serving(True)
         self._tls_watch.start()
         self._watch.start()
         self._beat.start()
+
+    def _replace_tls(self, tls: TlsIdentity) -> None:
+        self.grpc.replace_tls(tls)
+        if self.web is not None:
+            self.web.reload()
 
     def reload(self) -> None:
         """Looks at the TLS files at once, not only within some seconds."""
@@ -766,11 +779,14 @@ class Server:
         settings = self._instance.config.server
         self._instance.use.wait_authorization.stop()
         self.grpc.stop(drain=settings.drain_seconds, grace=settings.grace_seconds)
+        if self.web is not None:
+            self.web.stop()
         self._ended.set()
         for thread in (self._watch, self._beat):
             if thread.ident is not None:
                 thread.join()
         self._instance.use.key_generation.stop()
+        self._instance.use.notices.stop()
         self._instance.use.key_destruction.stop()
         self._instance.use.key_rotation.stop()
         self._instance.use.own_ca.stop()
@@ -804,6 +820,36 @@ class Server:
         except Refusal as refusal:
             return f"{refusal.reason}: {refusal.message}"
         return None if self._instance.hsm.ready() else "HSM_UNAVAILABLE"
+
+
+def build_web_server(instance: Instance, *, shared_port: bool) -> WebServer | None:
+    """Puts the enrolment page on its port, if it has one. Raises `OSError` when it is taken."""
+    config, use = instance.config, instance.use
+    if config.web.address is None:
+        return None
+    page = EnrolmentPage(
+        authenticate=use.authenticate,
+        open_=use.open_enrolment,
+        begin=use.begin_enrolment,
+        confirm=use.confirm_enrolment,
+        pages=Pages(service=config.service.name, zone=ZoneInfo(config.service.time_zone)),
+        clock=instance.clock,
+    )
+    app = WebApp(
+        page=page,
+        rates=Rates(clock=instance.clock),
+        clock=instance.clock,
+        language=Language(config.delivery.language),
+        log=instance.log.call,
+    )
+    return WebServer(
+        app.build(),
+        address=config.web.address,
+        certificate_file=config.server.tls_certificate_file,
+        key_file=config.server.tls_key_file,
+        shared_port=shared_port,
+        grace=config.server.grace_seconds,
+    )
 
 
 def _connections() -> int:

@@ -55,7 +55,8 @@ def _serve(instance: Instance, *, stop: StopSignal, reload: ReloadSignal, pipe: 
     except BaseException:
         server.stop()
         raise
-    instance.log.info("serving", token_port=server.grpc.token_port, certificate_port=server.grpc.certificate_port)
+    ports = {"token_port": server.grpc.token_port, "certificate_port": server.grpc.certificate_port}
+    instance.log.info("serving", **ports, **({} if server.web is None else {"web_port": server.web.port}))
     while not stop.wait(0.2) and not instance.fatal.is_set():
         if reload.take():
             server.reload()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from trien_server.config import Config, LoadedConfig
 from trien_server.host.log import Log
@@ -17,16 +18,24 @@ def supervise(loaded: LoadedConfig, *, stop: StopSignal) -> int:
     reload = ReloadSignal()
     settings = loaded.config.server
     log = Log(form=loaded.config.log.format)
-    token_socket, token_address = reserve(settings.token_address)
-    certificate_socket, certificate_address = reserve(settings.certificate_address)
-    addresses = {"token_address": token_address, "certificate_address": certificate_address}
-    config = loaded.config.model_copy(update={"server": settings.model_copy(update=addresses)})
+    with ExitStack() as held:
 
-    def ready() -> None:
-        ports = [int(address.rpartition(":")[2]) for address in (token_address, certificate_address)]
-        log.info("serving", token_port=ports[0], certificate_port=ports[1], workers=settings.workers)
+        def reserved(address: str) -> str:
+            taken, chosen = reserve(address)
+            held.enter_context(taken)
+            return chosen
 
-    with token_socket, certificate_socket:
+        addresses = {name: reserved(getattr(settings, name)) for name in ("token_address", "certificate_address")}
+        config = loaded.config.model_copy(update={"server": settings.model_copy(update=addresses)})
+        if config.web.address is not None:
+            addresses["web_address"] = reserved(config.web.address)
+            web = config.web.model_copy(update={"address": addresses["web_address"]})
+            config = config.model_copy(update={"web": web})
+        ports = {name.replace("address", "port"): int(at.rpartition(":")[2]) for name, at in addresses.items()}
+
+        def ready() -> None:
+            log.info("serving", **ports, workers=settings.workers)
+
         supervisor = Supervisor(
             command=_command,
             configuration=_text(config),

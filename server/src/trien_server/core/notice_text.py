@@ -173,15 +173,9 @@ class NoticeTexts:
         self, kind: AuthenticatorKind, what: Telling, *, authenticator: str = "", start: datetime | None = None
     ) -> DeliveredText:
         """Returns the text that tells a person of something; `authenticator` is a resource name."""
-        body = (
-            _WORDS[self.language]
-            .told[what]
-            .format(
-                service=self._service,
-                authenticator=_id(authenticator),
-                start="" if start is None else self._time(start),
-            )
-        )
+        begins = "" if start is None else self._time(start)
+        words = _WORDS[self.language].told[what]
+        body = words.format(service=self._service, authenticator=_id(authenticator), start=begins)
         return self._text(kind, body)
 
     def _time(self, at: datetime) -> str:
