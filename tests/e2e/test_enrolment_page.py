@@ -317,6 +317,8 @@ def test_a_real_browser_finds_no_fault_with_the_page(enrolling: Enrolling, tmp_p
         # Served from a file, the page brings its policy along as an element.
         meta = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'
         file = tmp_path / f"{name}.html"
+        frame = tmp_path / f"{name}-frame.html"
+        frame.write_text(f'<body><iframe src="{name}.html" width="360" height="1300"></iframe></body>')
         file.write_text(page.replace('<meta charset="utf-8">', f'<meta charset="utf-8">{meta}'), encoding="utf-8")
         ran = subprocess.run(
             [
@@ -327,9 +329,10 @@ def test_a_real_browser_finds_no_fault_with_the_page(enrolling: Enrolling, tmp_p
                 "--hide-scrollbars",
                 "--enable-logging=stderr",
                 f"--user-data-dir={tmp_path / 'profile'}",
-                "--window-size=360,1400",
+                "--window-size=500,1400",
                 f"--screenshot={tmp_path / name}.png",
-                file.as_uri(),
+                "--allow-file-access-from-files",
+                frame.as_uri(),
             ],
             capture_output=True,
             text=True,

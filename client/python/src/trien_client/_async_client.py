@@ -16,6 +16,7 @@ from trien_client._challenges import Challenge
 from trien_client._items import Item
 from trien_client._pending import AsyncPendingSignature
 from trien_client._resources import Approval, Authorization, Credential, SigningResult
+from trien_client._signers import SignatureUse
 from trien_client._transport import Endpoint
 from trien_client._two_phases import AsyncOnPending
 
@@ -276,3 +277,32 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
         """Does what `Client.fetch_activation_data` does."""
         deadline = self._deadline(timeout)
         return await self._run(self._services.authorizations.fetch_activation_data(authorization, deadline=deadline))
+
+    # What a person does alone
+
+    async def freeze_signer(self, name: str, *, one_time_password: str, timeout: float | None = None) -> None:
+        """Does what `Client.freeze_signer` does."""
+        await self._run(self._services.signers.freeze(name, one_time_password, deadline=self._deadline(timeout)))
+
+    async def set_signature_notices(
+        self, name: str, wanted: bool, *, one_time_password: str, timeout: float | None = None
+    ) -> None:
+        """Does what `Client.set_signature_notices` does."""
+        deadline = self._deadline(timeout)
+        await self._run(self._services.signers.set_notices(name, one_time_password, wanted=wanted, deadline=deadline))
+
+    async def list_signature_uses(
+        self, name: str, *, one_time_password: str, page_size: int = 50, timeout: float | None = None
+    ) -> AsyncIterator[SignatureUse]:
+        """Does what `Client.list_signature_uses` does."""
+        token = ""
+        while True:
+            page, token = await self._run(
+                self._services.signers.uses(
+                    name, one_time_password, token, page_size=page_size, deadline=self._deadline(timeout)
+                )
+            )
+            for use in page:
+                yield use
+            if not token:
+                return

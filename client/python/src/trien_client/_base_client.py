@@ -16,6 +16,7 @@ from trien_client._credentials import Credentials
 from trien_client._items import Item
 from trien_client._retry import RetryPolicy
 from trien_client._secret import Secret
+from trien_client._signers import Signers
 from trien_client._signing import Signing, TrustedChain
 from trien_client._steps import Operation
 from trien_client._transport import Endpoint, FileSource
@@ -41,6 +42,7 @@ class Services:
         self.credentials = Credentials(self.calls, channel)
         self.authorizations = Authorizations(self.calls, channel, one_time_password=one_time_password)
         self.signing = Signing(self.calls, channel, self.credentials, trust=trust, one_time_password=one_time_password)
+        self.signers = Signers(self.calls, channel)
         self.two_phases = TwoPhases(self.calls, self.authorizations, self.signing)
 
 

@@ -15,6 +15,7 @@ from trien_client._challenges import Challenge
 from trien_client._items import Item
 from trien_client._pending import PendingSignature
 from trien_client._resources import Approval, Authorization, Credential, SigningResult
+from trien_client._signers import SignatureUse
 from trien_client._transport import Endpoint, Transport
 from trien_client._two_phases import OnPending
 
@@ -311,3 +312,31 @@ class Client(BaseClient[OneTimePasswordCallback]):
         """Fetches what opens an approved authorization that this client made."""
         deadline = self._deadline(timeout)
         return self._run(self._services.authorizations.fetch_activation_data(authorization, deadline=deadline))
+
+    # What a person does alone
+
+    def freeze_signer(self, name: str, *, one_time_password: str, timeout: float | None = None) -> None:
+        """Freezes a person by a code of one's own: nothing is signed until two officers undo it."""
+        self._run(self._services.signers.freeze(name, one_time_password, deadline=self._deadline(timeout)))
+
+    def set_signature_notices(
+        self, name: str, wanted: bool, *, one_time_password: str, timeout: float | None = None
+    ) -> None:
+        """Switches on or off that a person is told of each signature."""
+        deadline = self._deadline(timeout)
+        self._run(self._services.signers.set_notices(name, one_time_password, wanted=wanted, deadline=deadline))
+
+    def list_signature_uses(
+        self, name: str, *, one_time_password: str, page_size: int = 50, timeout: float | None = None
+    ) -> Iterator[SignatureUse]:
+        """Reads every use of a person's credentials, newest first, by one code. `timeout` is a page's."""
+        token = ""
+        while True:
+            page, token = self._run(
+                self._services.signers.uses(
+                    name, one_time_password, token, page_size=page_size, deadline=self._deadline(timeout)
+                )
+            )
+            yield from page
+            if not token:
+                return

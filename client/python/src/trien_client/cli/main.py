@@ -8,15 +8,19 @@ import typer
 
 from trien_client.cli import (
     access,
+    authenticators,
     authorizations,
     bench,
     certificates,
     credential_administration,
+    enrol,
+    enrolments,
     keys,
     organizations,
     otp,
     proposals,
     sign,
+    signer_decisions,
     signers,
     verify,
 )
@@ -73,7 +77,11 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(organizations.app, name="organizations", cls=Group)
     app.add_typer(access.app, name="access", cls=Group)
     app.add_typer(proposals.app, name="proposals", cls=Group)
+    signer_decisions.add_to(signers.app)
     app.add_typer(signers.app, name="signers", cls=Group)
+    app.add_typer(authenticators.app, name="authenticators", cls=Group)
+    app.add_typer(enrolments.app, name="enrolments", cls=Group)
+    app.command("enrol", epilog=EXIT_CODES)(enrol.enrol)
     app.command("verify", epilog=EXIT_CODES)(verify.verify)
     app.command("otp", epilog=EXIT_CODES)(otp.otp)
     app.command("bench", epilog=bench.BENCH_EXIT_CODES)(bench.bench)
