@@ -32,9 +32,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="An enrolment: hoang-t
 @operating.command(app)
 def propose(
     me: Officer,
-    signers: Annotated[
-        list[str] | None, typer.Argument(metavar="SIGNER", help="The persons: hoang-trinh-don.")
-    ] = None,
+    signers: Annotated[list[str] | None, typer.Argument(metavar="SIGNER", help="The persons: hoang-trinh-don.")] = None,
     from_file: Annotated[
         Path | None, typer.Option("--from-file", metavar="FILE", help="More persons, one a line; # begins a remark.")
     ] = None,
