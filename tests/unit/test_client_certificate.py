@@ -11,7 +11,6 @@ from cryptography.x509.oid import NameOID
 from tests.support.openssl import openssl
 
 from trien_server.cli.client_certificate import certify
-from trien_server.core.errors import InvalidArgument
 from trien_server.host.files import write_private
 from trien_server.host.private_ca import PrivateCa
 
@@ -75,7 +74,7 @@ def test_a_request_that_is_not_good_makes_nothing(folder: Path, bad: str) -> Non
             request = x509.load_der_x509_csr(bytes(der)).public_bytes(Encoding.PEM)
         case _:
             request = request_of("B", key=rsa.generate_private_key(65537, 1024))
-    with pytest.raises((ValueError, InvalidArgument)):
+    with pytest.raises(ValueError, match=r".+"):
         make(folder, request)
     assert not (folder / "b.pem").exists()
 

@@ -6,6 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.fakes.clock import ManualClock
 
 from trien_server.core.tls import TlsIdentity
@@ -55,6 +59,15 @@ class Watched:
         return [name for name, _ in self.events]
 
 
+def self_signed(key: ec.EllipticCurvePrivateKey) -> tuple[bytes, bytes]:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=90))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return pem, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 @pytest.fixture
 def watched(tmp_path: Path) -> Watched:
     return Watched(tmp_path)
@@ -78,7 +91,7 @@ def test_a_renewal_that_is_half_written_is_waited_for(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["another key", "no key", "no certificate", "no CA", "a file is missing", "others read"]
+    "bad", ["another key", "no key", "no certificate", "no CA", "a file is missing", "open", "P-521"]
 )
 def test_what_is_bad_keeps_what_was_good_and_is_told_once(watched: Watched, bad: str) -> None:
     match bad:
@@ -90,6 +103,8 @@ def test_what_is_bad_keeps_what_was_good_and_is_told_once(watched: Watched, bad:
             watched.write(certificate=b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
         case "no CA":
             watched.files.client_ca.write_bytes(b"")
+        case "P-521":
+            watched.write(*self_signed(ec.generate_private_key(ec.SECP521R1())))
         case "a file is missing":
             watched.files.certificate.unlink()
         case _:

@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from tests.support.world import OFFICE, OPERATOR, SECOND, World, operators
 
@@ -61,6 +63,16 @@ def refused(world: World, kind: type[errors.Refusal], call: Callable[[], object]
         call()
     assert len(world.store.rows(AuditEntry)) == before
     return caught.value
+
+
+def certificate_of(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
+    """Returns a certificate (DER) of a key that nobody can connect with by gRPC."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "another key")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = builder.serial_number(1).not_valid_before(start).not_valid_after(start + timedelta(days=3650))
+    function = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, function).public_bytes(Encoding.DER)
 
 
 def other_certificate_of(identity: Identity) -> bytes:
@@ -165,12 +177,17 @@ def test_an_operator_renews_the_certificate_and_only_the_new_one_is_let_in(world
         ((Role.MONITOR,), {"organizations": ("organizations/nowhere",)}, "operator.organizations[0]"),
         ((Role.MONITOR,), {"certificate": b"nonsense"}, "operator.certificate"),
         ((Role.MONITOR,), {"certificate": b""}, "operator.certificate"),
+        ((Role.MONITOR,), {"certificate": ed25519.Ed25519PrivateKey.generate()}, "operator.certificate"),
+        ((Role.MONITOR,), {"certificate": ec.generate_private_key(ec.SECP521R1())}, "operator.certificate"),
         ((Role.MONITOR,), {"display_name": ""}, "operator.display_name"),
     ],
 )
 def test_what_cannot_be_an_operator_is_not_proposed(
     world: World, roles: tuple[Role, ...], changes: dict[str, Any], field: str
 ) -> None:
+    key = changes.get("certificate")
+    if isinstance(key, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
+        changes = {"certificate": certificate_of(key)}
     wanted = values("third", *roles, **changes)
     refusal = refused(
         world, errors.InvalidArgument, lambda: world.use.create_operator(OPERATOR, wanted, deadline=world.deadline())

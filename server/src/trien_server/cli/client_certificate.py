@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from trien_server.core.approval import public_key_hash
+from cryptography import x509
+
+from trien_server.core.tls import TLS_KEYS, has_tls_key
 from trien_server.host.files import read_secret
 from trien_server.host.private_ca import Identity, PrivateCa
 
@@ -10,11 +12,12 @@ from trien_server.host.private_ca import Identity, PrivateCa
 def certify(request: Path, *, ca_certificate: Path, ca_key: Path, out: Path) -> None:
     """Writes the certificate for a request (both PEM) to the new file `out`.
 
-    Raises `OSError`, `FileExistsError`, `ValueError` for what is no CA or no good request, `InvalidArgument` for a key
-    that nobody approves with.
+    Raises `OSError`, `FileExistsError`, `ValueError` for what is no CA or no good request, or a key that nobody can
+    connect with.
     """
     ca = PrivateCa(Identity(certificate=ca_certificate.read_bytes(), private_key=read_secret(ca_key).reveal()))
     certificate = ca.certify_client(request.read_bytes())
-    public_key_hash(Identity(certificate=certificate, private_key=b"").certificate_der, field="the request")
+    if not has_tls_key(x509.load_pem_x509_certificate(certificate)):
+        raise ValueError(f"its key is none of {TLS_KEYS}")
     with out.open("xb") as stream:
         stream.write(certificate)

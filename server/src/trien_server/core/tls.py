@@ -6,7 +6,12 @@ from datetime import datetime
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+TLS_KEYS = "RSA of 2,048 bits or more, P-256 and P-384"
+_LEAST_RSA_BITS = 2048
+_CURVES = frozenset({"secp256r1", "secp384r1"})
 
 
 class TlsNotUsable(ValueError):  # noqa: N818
@@ -34,6 +39,8 @@ def check_tls(identity: TlsIdentity) -> None:
     """Checks that the key is the certificate's, and that all three can be read. Raises `TlsNotUsable`."""
     chain = _certificates(identity.certificate_chain, what="the certificate file")
     _certificates(identity.client_ca, what="the client CA file")
+    if not has_tls_key(chain[0]):
+        raise TlsNotUsable(f"the certificate's key is none of {TLS_KEYS}")
     try:
         key = load_pem_private_key(identity.private_key, None).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -43,6 +50,20 @@ def check_tls(identity: TlsIdentity) -> None:
     )
     if own != of_key:
         raise TlsNotUsable("the key is not that of the certificate")
+
+
+def has_tls_key(certificate: x509.Certificate) -> bool:
+    """Tells whether gRPC's TLS makes connections with a certificate's key: RSA, P-256 or P-384, as was tried.
+
+    Others, such as Ed25519 and P-521, are taken without a word, and then every handshake fails.
+    """
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    if isinstance(key, rsa.RSAPublicKey):
+        return key.key_size >= _LEAST_RSA_BITS
+    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES
 
 
 def tls_dates(identity: TlsIdentity) -> Iterator[TlsDates]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cryptography import x509
+
 from trien_server.core.approval import public_key_hash
 from trien_server.core.certificates import expire_time
 from trien_server.core.errors import (
@@ -17,6 +19,7 @@ from trien_server.core.errors import (
 from trien_server.core.principal import Principal
 from trien_server.core.records import Client, Operator, Organization, Proposal, State
 from trien_server.core.roles import PROPOSING_ROLES, Role, combination_fault
+from trien_server.core.tls import TLS_KEYS, has_tls_key
 from trien_server.services.access import require_operator
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
@@ -223,6 +226,9 @@ def check_certificate(view: TrustedView, certificate: bytes, *, owner: str, at: 
     """
     field = "operator.certificate"
     key_hash = public_key_hash(certificate, field=field)
+    if not has_tls_key(x509.load_der_x509_certificate(certificate)):
+        # Such an operator could approve, but never connect.
+        raise InvalidArgument(field, f"its key is none of {TLS_KEYS}")
     if at > expire_time(certificate):
         raise InvalidArgument(field, "the certificate has expired")
     fingerprint = hashlib.sha256(certificate).digest()
