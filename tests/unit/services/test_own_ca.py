@@ -79,7 +79,7 @@ def test_the_host_makes_a_ca_that_issues_nothing_before_an_officer_approved_it(w
 def test_a_ca_certificate_says_that_it_is_no_public_ca(world: World) -> None:
     certificate = x509.load_der_x509_certificate(certify(world, days=100))
     (unit,) = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
-    assert unit.value == "Private CA, not a public CA"
+    assert unit.value == "Private CA - not a public CA"
     policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
     (qualifier,) = policies[0].policy_qualifiers or []
     assert isinstance(qualifier, x509.UserNotice)

@@ -54,7 +54,7 @@ def ca_subject(*, common_name: str, organization: str) -> bytes:
     """Returns a CA's subject as a DER Name; the unit says that it is private."""
     named = (
         (NameOID.ORGANIZATION_NAME, organization),
-        (NameOID.ORGANIZATIONAL_UNIT_NAME, "Private CA, not a public CA"),
+        (NameOID.ORGANIZATIONAL_UNIT_NAME, "Private CA - not a public CA"),
         (NameOID.COMMON_NAME, common_name),
     )
     # As in `signing_request.subject_name`: a bound in characters, which `cryptography` counts as bytes.
