@@ -442,3 +442,18 @@ def test_a_name_that_is_taken_is_refused(world: World) -> None:
     grant(world, world.key(P256).name)
     with pytest.raises(AlreadyExists):
         grant(world, world.key(P256).name)
+
+
+def test_a_key_that_is_disabled_keeps_back_its_own_certificates_and_lists_alone(world: World, tmp_path: Path) -> None:
+    create_ca(world)
+    waiting = grant(world, world.key(P256).name)
+    create_ca(world, replace=True)
+    other = grant(world, world.key(P256).name)
+    world.use.disable_key(OPERATOR, "keys/ca-1", deadline=world.deadline())
+    with pytest.raises(StateConflict, match="not enabled"):
+        world.use.own_ca.issuance._issue_all([waiting, other])
+    assert issued_record(world, waiting).state is IssuedCertificateState.PENDING_ISSUANCE
+    assert issued_record(world, other).state is IssuedCertificateState.ISSUED
+    with pytest.raises(StateConflict, match="not enabled"):
+        publisher(world, tmp_path).publish()
+    assert [one.name for one in tmp_path.iterdir()] == ["ca-2.crl"]

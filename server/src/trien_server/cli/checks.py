@@ -61,10 +61,13 @@ def file_findings(config: Config) -> list[str]:
 
 
 def _folder_findings(config: Config) -> list[str]:
-    folder = config.ca.crl_folder
-    if folder is None or (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        return []
-    return [f"ca.crl_folder: {folder} is no folder that this user may write to"]
+    found = []
+    folder, lists = config.ca.crl_folder, config.revocation.crl_folder
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        found.append(f"ca.crl_folder: {folder} is no folder that this user may write to")
+    if lists is not None and not (lists.is_dir() and os.access(lists, os.R_OK | os.X_OK)):
+        found.append(f"revocation.crl_folder: {lists} is no folder that this user may read")
+    return found
 
 
 def delivery_findings(config: Config) -> list[str]:

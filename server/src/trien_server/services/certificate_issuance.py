@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -97,6 +98,17 @@ class CertificateIssuance:
 
         self._changes.make("server", prepare, deadline=Deadline(self._clock, 30.0))
 
+    def _issue_all(self, names: Sequence[str]) -> None:
+        """Signs what can be signed. Raises the first failure then: one CA's key keeps back no other's certificates."""
+        failure: Refusal | None = None
+        for name in names:
+            try:
+                self.issue(name)
+            except Refusal as fault:
+                failure = failure or fault
+        if failure is not None:
+            raise failure
+
     def _run(self) -> None:
         failures, pause = 0, 0.0
         while not self._stopped.is_set():
@@ -107,8 +119,7 @@ class CertificateIssuance:
             if asked is None:
                 return
             try:
-                for name in [asked] if asked else self.pending():
-                    self.issue(name)
+                self._issue_all([asked] if asked else self.pending())
             except Exception as fault:  # noqa: BLE001 - what is pending is looked for again
                 because = fault.reason if isinstance(fault, Refusal) else type(fault).__name__
                 self._report("certificate_issuance_delayed", {"because": because})

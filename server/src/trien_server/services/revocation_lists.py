@@ -154,24 +154,37 @@ class ListPublisher:
             self._thread.join()
 
     def publish(self) -> int:
-        """Publishes every list that is due and returns how many these were. Raises `Busy` and what `make` raises.
+        """Publishes every list that is due and returns how many these were.
 
-        The list of a CA whose certificate is over, or whose key is not enabled, stays as it is.
+        The list of a CA whose certificate is over, or whose key was destroyed, stays as it is. Raises `Busy`, and the
+        first of what `make` and the publication raised, behind the lists of the other CAs.
         """
         published = 0
+        failure: Refusal | OSError | None = None
         for authority in self._transactions.read(lambda view: _that_list(view, self._clock.now())):
-            if self._is_current(authority):
-                continue
-            with self._leases.hold(LEASE, wait=0.0, stopped=self._stopped):
-                self._publication.publish(authority, self._lists.make(authority))
-            published += 1
+            try:
+                published += self._publish(authority)
+            except Busy:
+                raise
+            except (Refusal, OSError) as fault:
+                failure = failure or fault
+        if failure is not None:
+            raise failure
         return published
+
+    def _publish(self, authority: str) -> int:
+        if self._is_current(authority):
+            return 0
+        with self._leases.hold(LEASE, wait=0.0, stopped=self._stopped):
+            self._publication.publish(authority, self._lists.make(authority))
+        return 1
 
     def _is_current(self, authority: str) -> bool:
         present = self._publication.published(authority)
         return present is not None and self._lists.says_all(present, authority, fresh_for=self._every)
 
     def _run(self) -> None:
+        told = ""
         while not self._stopped.is_set():
             self._wanted.clear()
             try:
@@ -179,8 +192,12 @@ class ListPublisher:
             except Busy:
                 pass  # another node is at it
             except Exception as fault:  # noqa: BLE001 - the next look repeats it
-                because = fault.reason if isinstance(fault, Refusal) else type(fault).__name__
-                self._report("revocation_list_delayed", {"because": because})
+                because = f"{fault.reason}: {fault.message}" if isinstance(fault, Refusal) else type(fault).__name__
+                if because != told:
+                    self._report("revocation_list_delayed", {"because": because})
+                told = because
+            else:
+                told = ""
             self._wanted.wait(_LOOK_SECONDS)
 
 
@@ -189,7 +206,7 @@ def _that_list(view: TrustedView, at: datetime) -> list[str]:
         authority.name
         for authority in view.find(CertificateAuthority)
         if authority_certificate(authority).not_valid_after_utc > at
-        and view.require(Key, authority.key).state is KeyState.ENABLED
+        and view.require(Key, authority.key).state is not KeyState.DESTROYED
     ]
 
 
