@@ -101,7 +101,7 @@ def _confirmed(client: "EnrolmentClient", begun: "BegunEnrolment") -> str:
     """Asks for the first code until it is right; a person has five tries."""
     from trien_client._errors import InvalidArgument, OneTimePasswordRejected
 
-    prompt = f"The code that the app shows now ({begun.digits} digits): "
+    prompt = f"The code that the app shows now, {begun.digits} digits (not shown): "
     while True:
         code = _ask(prompt) if is_terminal() else sys.stdin.readline().strip()
         try:

@@ -21,7 +21,6 @@ from trien_client.cli import (
     proposals,
     sign,
     signer_decisions,
-    signers,
     verify,
 )
 from trien_client.cli.group import Group
@@ -77,8 +76,7 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(organizations.app, name="organizations", cls=Group)
     app.add_typer(access.app, name="access", cls=Group)
     app.add_typer(proposals.app, name="proposals", cls=Group)
-    signer_decisions.add_to(signers.app)
-    app.add_typer(signers.app, name="signers", cls=Group)
+    app.add_typer(signer_decisions.app, name="signers", cls=Group)
     app.add_typer(authenticators.app, name="authenticators", cls=Group)
     app.add_typer(enrolments.app, name="enrolments", cls=Group)
     app.command("enrol", epilog=EXIT_CODES)(enrol.enrol)

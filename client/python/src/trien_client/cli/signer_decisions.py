@@ -18,12 +18,15 @@ from trien_client.cli.outcome import (
     reported,
     show,
 )
+from trien_client.cli.signers import app
 
 if TYPE_CHECKING:
     from trien_client._client import Client
     from trien_client._signers import SignatureUse
 
 T = TypeVar("T")
+
+__all__ = ["app"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The person: hoang-trinh-don.")]
 Officers = Annotated[
@@ -39,13 +42,7 @@ class Switch(StrEnum):
     OFF = "off"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the commands to `trien signers`."""
-    app.command("freeze", epilog=EXIT_CODES)(freeze)
-    app.command("uses", epilog=EXIT_CODES)(uses)
-    app.command("notices", epilog=EXIT_CODES)(notices)
-
-
+@app.command("freeze", epilog=EXIT_CODES)
 def freeze(
     name: Name,
     otp_file: options.OneTimePasswordFile = None,
@@ -73,6 +70,7 @@ def freeze(
         show(output, f"{person} is frozen. Two officers together can undo it.", {"name": person, "state": "FROZEN"})
 
 
+@app.command("notices", epilog=EXIT_CODES)
 def notices(
     name: Name,
     wanted: Annotated[Switch, typer.Argument(metavar="on|off", help="Whether you are told.")],
@@ -98,6 +96,7 @@ def notices(
         show(output, said, {"name": person, "signature_notices": on})
 
 
+@app.command("uses", epilog=EXIT_CODES)
 def uses(
     name: Name,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="NUMBER", help="How many at most.")] = 50,
