@@ -107,6 +107,8 @@ class Wrapping:
     def __init__(self, calls: Calls) -> None:
         self.calls: Final = calls
         self._mechanism: Mechanism | None = None
+        self._trusted: dict[int, bool] = {}
+        """Which generations' keys are trusted: nothing changes it."""
 
     def generate(self, session: TokenSession, key_type: KeyType, generation: int = 1) -> WrappedKeyPair:
         """Generates a key pair, wraps it, and proves that what was wrapped unwraps and signs.
@@ -200,7 +202,7 @@ class Wrapping:
         self, session: TokenSession, key_type: KeyType, mechanism: Mechanism, generation: int
     ) -> WrappedKeyPair:
         wrapping_key = session.wrapping_key(generation)
-        trusted = is_trusted(wrapping_key)
+        trusted = self._is_trusted(session, generation)
         with _telling_refusals(session, f"the token does not generate {key_type} keys to wrap"):
             public, private = generate_key_pair_to_wrap(session.session, key_type, trusted=trusted)
         try:
@@ -229,8 +231,15 @@ class Wrapping:
         extractable: bool = False,
     ) -> int:
         wrapping_key = session.wrapping_key(generation)
-        template = unwrapping_template(key_type, trusted=is_trusted(wrapping_key), extractable=extractable)
+        trusted = self._is_trusted(session, generation)
+        template = unwrapping_template(key_type, trusted=trusted, extractable=extractable)
         return self.calls.unwrap_key(session.session, mechanism, wrapping_key.handle, wrapped, template)
+
+    def _is_trusted(self, session: TokenSession, generation: int) -> bool:
+        """Asks the token once for each generation: an unwrapping costs it one call."""
+        if generation not in self._trusted:
+            self._trusted[generation] = is_trusted(session.wrapping_key(generation))
+        return self._trusted[generation]
 
 
 @contextmanager
