@@ -122,13 +122,13 @@ def test_every_fault_of_a_list_is_said(trien: Trien, tmp_path: Path) -> None:
 
 def test_a_person_sees_how_far_a_list_is_checked(trien: Trien, tmp_path: Path) -> None:
     trien("organizations", "create", "xa-xem", "--title", "Ủy ban nhân dân xã")
-    file = write_district(tmp_path / "f.csv", organization="xa-xem")
+    file = write_district(tmp_path / "f.csv", organization="xa-xem", count=300)
     environment = {"TRIEN_CONNECTION": str(trien.connection)}
     code, screen, _ = at_terminal(["signers", "import", str(file)], [], environment)
     assert code == 0, screen
     assert "Checking the list" in screen
     assert "100%" in screen
-    assert "600 signers entered." in screen
+    assert "300 signers entered." in screen
 
 
 def test_the_example_of_the_documentation_is_entered(trien: Trien) -> None:

@@ -25,7 +25,7 @@ from trien_server.wiring import UseCases
 
 __all__ = ["PostgresServer", "postgres_fixture", "sqlite_template_fixture"]
 
-ROUNDS = 4
+ROUNDS = 3
 CALLERS = 4
 MESSAGE_SIZE = 2 * 1024 * 1024
 
