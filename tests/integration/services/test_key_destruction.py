@@ -154,7 +154,7 @@ def test_while_the_token_is_away_a_key_waits(office: Office) -> None:
     assert not office.signs(key)
 
 
-@pytest.mark.parametrize("rounds", [6, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_of_two_nodes_that_destroy_and_an_officer_who_cancels_exactly_one_wins(
     office: Office, rounds: int, record_property: Callable[[str, object], None]
 ) -> None:
