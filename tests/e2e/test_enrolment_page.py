@@ -273,6 +273,7 @@ def test_of_browsers_that_begin_together_one_gets_the_secret(
             thread.join(60)
         won = [browser for browser in browsers if "<svg" in browser.page]
         assert len(won) == 1, [browser.status for browser in browsers]
+        assert all("bắt đầu ở nơi khác" in browser.page for browser in browsers if browser not in won)
         shown += len(won)
     record_property("count", f"pages on which {callers} browsers began together: {rounds}, secrets shown {shown}")
 
@@ -294,6 +295,33 @@ def test_one_address_has_a_rate_and_hurts_no_other(
     record_property("count", f"codes that one address tried: {len(statuses)}, refused {statuses.count(429)}")
 
 
+@pytest.mark.promise("P8")
+def test_one_address_holds_only_some_connections(
+    enrolling: Enrolling, record_property: Callable[[str, object], None]
+) -> None:
+    """Also when it says nothing, so that TLS never begins."""
+    held: list[socket.socket] = []
+    try:
+        for _ in range(100):
+            held.append(socket.create_connection((LOOPBACK, enrolling.installation.web_port), 10, ("127.0.2.1", 0)))  # noqa: PERF401
+        ended = 0
+        for one in held:
+            one.settimeout(0.05)
+            try:
+                ended += one.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionResetError:
+                ended += 1
+        assert ended >= 68
+        browser = enrolling.browser()
+        assert browser.get("/livez") == "ok\n"
+    finally:
+        for one in held:
+            one.close()
+    record_property("count", f"connections of one address: {len(held)}, closed at once {ended}")
+
+
 def test_a_slow_or_large_request_is_ended(enrolling: Enrolling) -> None:
     _, path = enrolling.invite()
     browser = enrolling.browser()
@@ -303,6 +331,21 @@ def test_a_slow_or_large_request_is_ended(enrolling: Enrolling) -> None:
     with socket.create_connection((LOOPBACK, port), 10) as plain:
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert not plain.recv(100).startswith(b"HTTP"), "only TLS is spoken"
+
+
+@pytest.mark.slow
+def test_several_processes_share_the_page(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Each of them answers, and a stop ends them all."""
+    settings = ("server.workers=2", "web.address=127.0.0.1:0")
+    with running_sandbox(tmp_path / "installation", *settings) as installation:
+        answered = 0
+        for number in range(40):
+            browser = Browser(installation, "en", f"127.0.3.{number + 1}")
+            assert browser.get("/livez") == "ok\n"
+            assert "not right, was used" in browser.get("/enrol/" + "d" * 32)
+            answered += 1
+        assert installation.stop() == 0
+    record_property("count", f"two processes on one port for the page: browsers answered {answered}")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

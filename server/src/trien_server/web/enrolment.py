@@ -106,6 +106,9 @@ class EnrolmentPage:
             return again(_tries(asked.language, refusal), refusal)
         except SignerLocked as refusal:
             return again(words.locked, refusal)
+        except EnrolmentNotPending:
+            # Another browser began meanwhile; or the enrolment was withdrawn, which reading it says.
+            return self._begun_before(asked, self.open_(principal)[0])
         page = self.pages.secret(asked.language, begun)
         return Answer(status=200, page=page, outcome="OK", confirmation_key=begun.confirmation_key)
 

@@ -4,12 +4,15 @@ import asyncio
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _MOST_CONNECTIONS = 256
+_MOST_CONNECTIONS_OF_ONE = 32
+"""Of one address: so one host holds neither all places nor the process's descriptors."""
 _CONNECTION_SECONDS = 60.0
 """How long a connection lives at most: whoever sends slowly, or nothing, holds no place for longer."""
 _IDLE_SECONDS = 5
@@ -26,6 +29,25 @@ class BoundedProtocol(H11Protocol):
         self.loop.call_later(_CONNECTION_SECONDS, transport.close)
 
 
+class BoundedSocket(socket.socket):
+    """A listening socket that closes at once what comes beyond the limits, also before TLS has begun."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        super().__init__(family)
+        self._open: list[tuple[socket.socket, str]] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Returns a connection within the limits. Raises `ConnectionAbortedError` for another, which is closed."""
+        accepted, address = super().accept()
+        self._open = [(one, host) for one, host in self._open if one.fileno() != -1]
+        of_one = sum(host == address[0] for _, host in self._open)
+        if len(self._open) >= _MOST_CONNECTIONS or of_one >= _MOST_CONNECTIONS_OF_ONE:
+            accepted.close()
+            raise ConnectionAbortedError
+        self._open.append((accepted, address[0]))
+        return accepted, address
+
+
 class WebServer:
     """Serves an application on one address."""
 
@@ -38,6 +60,7 @@ class WebServer:
         config = uvicorn.Config(
             app,
             http=BoundedProtocol,
+            loop="asyncio",
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -83,7 +106,7 @@ class WebServer:
 def _bind(address: str, *, shared: bool) -> socket.socket:
     host, _, port = address.rpartition(":")
     bare = host.strip("[]")
-    bound = socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
+    bound = BoundedSocket(socket.AF_INET6 if ":" in bare else socket.AF_INET)
     try:
         # A second server on the same port has to fail. With several workers the parent process has reserved it.
         if shared:
