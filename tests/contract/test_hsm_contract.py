@@ -397,9 +397,13 @@ def test_each_generation_of_the_sealing_key_authenticates_otherwise_and_one_that
     subject: Subject,
 ) -> None:
     first = subject.hsm.authenticate(b"row")
+    assert subject.hsm.has_installation_key(InstallationKeyPurpose.SEALING, 1)
+    assert not subject.hsm.has_installation_key(InstallationKeyPurpose.SEALING, 2)
     with pytest.raises(KeyMismatch):
         subject.hsm.authenticate(b"row", generation=2)
     subject.hsm.make_installation_key(InstallationKeyPurpose.SEALING, 2)
+    assert subject.hsm.has_installation_key(InstallationKeyPurpose.SEALING, 2)
+    assert not subject.hsm.has_installation_key(InstallationKeyPurpose.WRAPPING, 2)
     second = subject.hsm.authenticate(b"row", generation=2)
     subject.hsm.make_installation_key(InstallationKeyPurpose.SEALING, 2)
     assert second == subject.hsm.authenticate(b"row", generation=2)
@@ -546,9 +550,12 @@ def test_after_close_every_method_refuses(subject: Subject) -> None:
         lambda: hsm.destroy_key_pair(b"id"),
         lambda: hsm.public_key(b"id"),
         hsm.key_pairs,
+        lambda: hsm.rewrap(subject.wrapped[KeyType.EC_P256], generation=1),
+        lambda: hsm.make_installation_key(InstallationKeyPurpose.SEALING, 2),
+        lambda: hsm.has_installation_key(InstallationKeyPurpose.SEALING, 1),
         hsm.probe,
     )
     for call in calls:
         with pytest.raises(HsmUnavailable):
             call()
-    assert len(calls) == 12
+    assert len(calls) == 16

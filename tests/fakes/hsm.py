@@ -162,6 +162,11 @@ class MemoryHsm:
             raise KeyMismatch("what the token opens does not sign as the record's key")
         return self.wrap(private_key, generation=generation)
 
+    def has_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> bool:
+        self._enter("has_installation_key")
+        keys = self._sealing_keys if purpose is InstallationKeyPurpose.SEALING else self._wrapping_keys
+        return generation in keys
+
     def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
         self._enter("make_installation_key")
         sealing = purpose is InstallationKeyPurpose.SEALING

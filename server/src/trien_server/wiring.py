@@ -207,7 +207,9 @@ class UseCases:
         self.client_rates = ClientRates(clock=clock)
         self.clock_guard = clock_guard
         self.check_integrity = CheckIntegrity(store=store, seals=seals, hsm=hsm, rules=RULES)
-        self.check_start = CheckStart(hsm=hsm, seals=seals, transactions=transactions, clock_guard=clock_guard)
+        self.check_start = CheckStart(
+            hsm=hsm, seals=seals, transactions=transactions, clock_guard=clock_guard, report=report
+        )
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
         self.sign_digests = SignDigests(
             hsm=hsm,

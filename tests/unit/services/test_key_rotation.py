@@ -272,6 +272,19 @@ def test_records_of_before_put_back_make_no_retired_key_active(world: World) -> 
         assert len(world.sign(digests(1), use=running).signatures) == 1
 
 
+@pytest.mark.promise("P8")
+def test_a_database_from_before_a_rotation_is_reported_at_start(world: World) -> None:
+    before = world.store.reopened()
+    world.use.check_start()
+    rotate(world, SEALING)
+    world.new_process().check_start()
+    assert not [event for event in world.events if event.name == "database_set_back"]
+    world.new_process(store=before).check_start()
+    assert [event.fields for event in world.events if event.name == "database_set_back"] == [
+        {"token_holds": "sealing key 2"}
+    ]
+
+
 @pytest.mark.promise("P5")
 def test_a_process_that_slept_through_a_rotation_puts_no_row_in_force_by_the_old_key(world: World) -> None:
     sleeper = world.new_process()

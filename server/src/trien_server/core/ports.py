@@ -147,6 +147,9 @@ class Hsm(Protocol):
         token does not let an unwrapped key be wrapped again.
         """
 
+    def has_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> bool:
+        """Tells whether the token shows the installation's key of a purpose and generation now."""
+
     def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
         """Makes the installation's key of a purpose and generation, unless the token has it; then it is on the token.
 

@@ -19,6 +19,7 @@ from pkcs11.util.ec import encode_named_curve_parameters
 from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch
+from trien_server.core.records import InstallationKeyPurpose
 from trien_server.hsm.module import find_objects
 
 SEALING_KEY: Final = "trien sealing key 1"
@@ -52,6 +53,12 @@ SECRET_KEYS: Final[Mapping[str, Mapping[Attribute, Any]]] = {
     },
 }
 """The installation's secret keys, by the labels of their first generations, with the attributes of their purposes."""
+
+FIRST_LABELS: Final[Mapping[InstallationKeyPurpose, str]] = {
+    InstallationKeyPurpose.SEALING: SEALING_KEY,
+    InstallationKeyPurpose.WRAPPING: WRAPPING_KEY,
+}
+"""The labels of the first generations of the keys that have several."""
 
 PROTECTED: Final[Mapping[Attribute, Any]] = {
     Attribute.TOKEN: True,

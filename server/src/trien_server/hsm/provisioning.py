@@ -17,6 +17,7 @@ from trien_server.hsm.calls import CKU_USER, Calls
 from trien_server.hsm.connection import log_in
 from trien_server.hsm.failures import Failure, NotProvisioned, PinRejected, classify, describe
 from trien_server.hsm.keys import (
+    FIRST_LABELS,
     ONE_TIME_PASSWORD_KEY,
     PROBE_KEY,
     PROTECTED,
@@ -138,7 +139,7 @@ def make_installation_key(session: Session, calls: Calls, purpose: InstallationK
     trusted would wrap nothing of what the trusted one opens. Raises `SecurityOfficerNeeded`; `KeyMismatch` when another
     process made one at the same moment: this one is taken away again, and the next attempt finds what is left.
     """
-    first = {InstallationKeyPurpose.SEALING: SEALING_KEY, InstallationKeyPurpose.WRAPPING: WRAPPING_KEY}[purpose]
+    first = FIRST_LABELS[purpose]
     if find_secret_keys(session, first, generation):
         return
     if purpose is InstallationKeyPurpose.WRAPPING:

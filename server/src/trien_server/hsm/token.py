@@ -25,7 +25,14 @@ from trien_server.core.secret import Secret
 from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import CallRefused, Failure, TokenFailed, classify, describe
 from trien_server.hsm.findings import wrapping_findings
-from trien_server.hsm.keys import encode_public_key, find_all_key_pairs, find_key_pair, generate_key_pair
+from trien_server.hsm.keys import (
+    FIRST_LABELS,
+    encode_public_key,
+    find_all_key_pairs,
+    find_key_pair,
+    find_secret_keys,
+    generate_key_pair,
+)
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
 from trien_server.hsm.module import load_module
 from trien_server.hsm.provisioning import make_installation_key
@@ -287,6 +294,10 @@ class Pkcs11Hsm:
         """See `Hsm.rewrap`. One at a time in this process; sessions that sign go on meanwhile."""
         wrapping = self._recovery.connection().wrapping
         return self._write(lambda session: wrapping.rewrap(session, key, generation), attempts=2)
+
+    def has_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> bool:
+        """See `Hsm.has_installation_key`."""
+        return self._use(lambda session: bool(find_secret_keys(session.session, FIRST_LABELS[purpose], generation)))
 
     def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
         """See `Hsm.make_installation_key`."""

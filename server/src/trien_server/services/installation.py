@@ -5,7 +5,7 @@ import hashlib
 from trien_server.core.approval import public_key_hash
 from trien_server.core.errors import Refusal
 from trien_server.core.installation_keys import installation_key_name
-from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness
+from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness, Report
 from trien_server.core.records import (
     Installation,
     InstallationKey,
@@ -18,7 +18,7 @@ from trien_server.services.changes import Change, Changes
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
-from trien_server.services.sealing_generations import INSTALLATION
+from trien_server.services.sealing_generations import INSTALLATION, read_generations
 from trien_server.services.seals import Seals
 from trien_server.services.transactions import Transactions
 from trien_server.services.trusted import TrustedView
@@ -79,8 +79,11 @@ class CreateInstallation:
 class CheckStart:
     """What has to hold before a server serves (P8)."""
 
-    def __init__(self, *, hsm: Hsm, seals: Seals, transactions: Transactions, clock_guard: ClockGuard) -> None:
+    def __init__(
+        self, *, hsm: Hsm, seals: Seals, transactions: Transactions, clock_guard: ClockGuard, report: Report
+    ) -> None:
         self._hsm = hsm
+        self._report = report
         self._seals = seals
         self._transactions = transactions
         self._clock_guard = clock_guard
@@ -106,4 +109,8 @@ class CheckStart:
                 self._hsm.authenticate(b"", generation=generation)
             except KeyMismatch as mismatch:
                 raise NotThisInstallation(f"The token lacks the sealing key of generation {generation}.") from mismatch
+        keys = self._transactions.read(lambda view: read_generations(view, InstallationKeyPurpose.SEALING))
+        if self._hsm.has_installation_key(InstallationKeyPurpose.SEALING, len(keys) + 1):
+            # A key that nobody asked for in this database: it was restored, or set back, to before a rotation.
+            self._report("database_set_back", {"token_holds": f"sealing key {len(keys) + 1}"})
         self._clock_guard.check()
