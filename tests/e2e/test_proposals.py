@@ -3,19 +3,24 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from tests.integration.client.command import at_terminal
 from tests.support.administration import Administrator, Connection, Refused, client_identity, identity_of
 from tests.support.openssl import openssl
 from tests.support.sandbox import TRIEN_SERVER, Installation, environment, running_sandbox
-from trien.v1 import access_service_pb2
+from trien.v1 import access_service_pb2, proposal_service_pb2
 from typer.testing import CliRunner
 
 from trien_client.cli.main import build_app
+from trien_client.operators import approved_text, sign_approval
+from trien_server.host.private_ca import Identity
 
 pytestmark = pytest.mark.promise("P9")
 Run = Callable[..., Any]
@@ -131,11 +136,36 @@ def test_an_approval_is_verified_offline_by_the_command_and_by_openssl_alone(
         assert "NOT_VERIFIED" in trien("proposals", "verify", file, exit_code=5).stderr
 
 
-def test_the_officer_who_is_left_approves_what_the_host_proposes(tmp_path: Path) -> None:
+def at_once(installation: Installation, officers: Sequence[Identity], proposal: Any) -> list[str]:
+    """Has officers approve one proposal at the same time; returns how each call ended."""
+    start = threading.Barrier(len(officers))
+
+    def approve(officer: Identity) -> str:
+        with Connection(installation, identity=officer) as connection:
+            request = proposal_service_pb2.ApproveProposalRequest(
+                name=proposal.name,
+                digest=proposal.digest,
+                signature=sign_approval(officer.private_key, approved_text(proposal)),
+            )
+            grpc.channel_ready_future(connection.channel).result(timeout=30)
+            start.wait()
+            try:
+                decided = connection.call(connection.proposals.ApproveProposal, request)
+            except Refused as refused:
+                return refused.reason
+            return proposal_service_pb2.Proposal.State.Name(decided.state)
+
+    with ThreadPoolExecutor(len(officers)) as threads:
+        return list(threads.map(approve, officers))
+
+
+def test_the_officer_who_is_left_approves_what_the_host_proposes(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """The second officer's key is lost: first a colleague, then all goes on."""
     with running_sandbox(tmp_path / "installation") as installation:
         operators = installation.directory / "operators"
-        (operators / "second.key").rename(tmp_path / "lost.key")
+        (tmp_path / "lost.key").write_bytes((operators / "second.key").read_bytes())
         identity = client_identity(installation, "operator third")
         (operators / "third.pem").write_bytes(identity.certificate)
         (operators / "third.key").write_bytes(identity.private_key)
@@ -157,6 +187,12 @@ def test_the_officer_who_is_left_approves_what_the_host_proposes(tmp_path: Path)
         assert "by host" in listed
         digest = trien("proposals", "show", name).stdout.rpartition("digest sha256:")[2].split()[0]
         assert "EXECUTED" in trien("proposals", "approve", name, "--digest", digest).stdout
+        # Whoever found the key, and the colleague, approve at once: one of them does it.
+        second = identity_of(operators / "second.pem", tmp_path / "lost.key")
+        with Administrator(installation) as administrator:
+            ends = [sorted(at_once(installation, (second, identity), propose(administrator))) for _ in range(8)]
+        assert ends == [["EXECUTED", "PROPOSAL_NOT_PENDING"]] * 8
+        record_property("count", f"rounds of two officers at once over gRPC {len(ends)}")
         # The lost key is shut out, and the two that are there agree on the next change.
         first = identity_of(operators / "first.pem", operators / "first.key")
         with Connection(installation, identity=first) as officer:
