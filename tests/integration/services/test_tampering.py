@@ -186,6 +186,7 @@ def _fill(world: World) -> None:
                 purpose=InstallationKeyPurpose.WRAPPING,
                 generation=number,
                 state=InstallationKeyState.RETIRED,
+                state_time=at,
                 create_time=at,
             )
             for number in (71, 72)
