@@ -1,13 +1,16 @@
 """The sections [ca] and [revocation]."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.fakes.public_ca import issue
 from tests.unit.test_config_delivery import FILE
 
 from trien_server.cli.checks import file_findings
 from trien_server.config import BadConfiguration, Config, load
-from trien_server.wiring import build_revocation_source, own_ca_settings
+from trien_server.wiring import build_revocation_source, certificates_of_the_host, own_ca_settings
 
 
 def configured(directory: Path, text: str) -> Config:
@@ -58,3 +61,16 @@ def test_a_list_is_made_before_the_last_one_is_over(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match="expected less than the 1 days"):
         configured(tmp_path, "[ca]\ncrl_days = 1\ncrl_hours = 24\n")
     assert configured(tmp_path, "[ca]\ncrl_days = 1\ncrl_hours = 23\n").ca.crl_hours == 23
+
+
+def test_the_files_certificates_that_expire_first_are_watched(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    soon, late = (issue(name, at=now, end=timedelta(days=days)) for name, days in (("soon", 3), ("late", 90)))
+    pem = [one.certificate.public_bytes(Encoding.PEM) for one in (soon, late)]
+    (tmp_path / "server.pem").write_bytes(pem[1] + pem[0])
+    (tmp_path / "ca.pem").write_bytes(pem[1])
+    found = certificates_of_the_host(configured(tmp_path, ""))
+    assert [(one.name, one.certificate) for one in found] == [
+        ("server/tls-certificate", soon.der),
+        ("server/client-ca", late.der),
+    ]

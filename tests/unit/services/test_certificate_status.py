@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from tests.fakes.hsm import MemoryHsm
 from tests.fakes.public_ca import DAY, Issued, PublicCa, ca_extensions, issue
@@ -27,6 +28,7 @@ from trien_server.core.records import (
     AuditEntry,
     AuthenticatorState,
     CertificateStatus,
+    IssuedCertificateState,
     Revocation,
     RevocationPolicy,
     RevocationReason,
@@ -34,6 +36,7 @@ from trien_server.core.records import (
 from trien_server.services.certificate_checks import LEASE, CertificateChecks, RevocationSettings
 from trien_server.services.certificate_statuses import KnownStatus
 from trien_server.services.credentials import NewCredential
+from trien_server.services.issued_certificates import serial_of
 
 GOOD, REVOKED, UNKNOWN = Revocation.GOOD, Revocation.REVOKED, Revocation.UNKNOWN
 NEW = "credentials/checked"
@@ -346,7 +349,8 @@ def test_what_a_crash_lost_is_asked_again(strict: Case) -> None:
     assert strict.node().check() == 1
 
 
-def test_the_own_cas_word_is_in_force_at_once_without_any_check() -> None:
+def own_credential() -> tuple[World, str]:
+    """Returns a world with a credential of the own CA that has to be good, and its certificate's name."""
     world = World().populate()
     world._add_key("keys/checked", KeyType.EC_P256)
     create_ca(world)
@@ -364,15 +368,53 @@ def test_the_own_cas_word_is_in_force_at_once_without_any_check() -> None:
         revocation_policy=RevocationPolicy.REQUIRE_GOOD,
     )
     world.agree(world.use.create_credential(OPERATOR, new, world.deadline()))
+    return world, view.issued.name
+
+
+def test_the_own_cas_word_is_in_force_at_once_without_any_check() -> None:
+    world, name = own_credential()
     other = world.new_process()
     world.sign(digests(1), credential=NEW, signer=CHAIR)
     world.next_step()
     world.sign(digests(1), credential=NEW, signer=CHAIR, use=other)
     world.next_step()
-    world.use.own_ca.revoke(OPERATOR, view.issued.name, reason=RevocationReason.SUPERSEDED, deadline=world.deadline())
+    world.use.own_ca.revoke(OPERATOR, name, reason=RevocationReason.SUPERSEDED, deadline=world.deadline())
     for use in (world.use, other):
         with pytest.raises(CertificateRevoked):
             world.sign(digests(1), credential=NEW, signer=CHAIR, use=use)
     status = world.use.get_credential(OPERATOR, NEW).status
     assert (status.revocation, status.source) == (REVOKED, "the installation's own CA")
     assert status.revoke_time == world.clock.now()
+
+
+def test_a_revocation_that_is_committed_while_a_request_is_at_work_stops_it() -> None:
+    world, name = own_credential()
+    revoked = []
+
+    def revoke_once(method: str) -> None:
+        if method == "prepare" and not revoked:
+            revoked.append(method)
+            world.new_process().own_ca.revoke(
+                OPERATOR, name, reason=RevocationReason.KEY_COMPROMISE, deadline=world.deadline()
+            )
+
+    before = world.store.rows(AuthenticatorState)
+    signatures = world.hsm.signatures
+    world.hsm.before = revoke_once
+    with pytest.raises(CertificateRevoked):
+        world.sign(digests(1), credential=NEW, signer=CHAIR)
+    assert revoked
+    assert world.store.rows(AuthenticatorState) == before
+    assert world.hsm.signatures == signatures
+
+
+def test_revoking_a_credential_of_the_own_ca_revokes_its_certificate_and_lists_it() -> None:
+    world, name = own_credential()
+    world.use.revoke_credential(OPERATOR, NEW, reason=RevocationReason.AFFILIATION_CHANGED, deadline=world.deadline())
+    issued = world.use.own_ca.get(OPERATOR, name).issued
+    assert (issued.state, issued.revoke_reason) == (
+        IssuedCertificateState.REVOKED,
+        RevocationReason.AFFILIATION_CHANGED,
+    )
+    listed = x509.load_der_x509_crl(world.use.own_ca.lists.make(issued.authority))
+    assert [entry.serial_number for entry in listed] == [serial_of(name)]
