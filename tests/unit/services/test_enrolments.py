@@ -157,6 +157,7 @@ def test_no_operator_alone_redirects_a_code(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL)
     proposal = propose(world)
     assert MAIL in proposal.statement
+    assert "they can begin after 24 hours" in proposal.statement
     change(world, Signer, CHAIR, email="attacker@example.net")
     assert world.approve_proposal(proposal).state is ProposalState.OUTDATED
     world.agree(propose(world))

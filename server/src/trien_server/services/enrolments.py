@@ -98,7 +98,21 @@ class CreateEnrolments:
         slow: list[Record] = []
         for position, wanted in enumerate(new.enrolments):
             slow += self._enrolment(view, wanted, agreement, field=f"enrolments[{position}]")
-        return Change(kind="enrolment_created", slow=slow)
+        made = [record for record in slow if isinstance(record, Enrolment)]
+        return Change(kind="enrolment_created", slow=slow, remarks=self._remarks(made))
+
+    def _remarks(self, made: Sequence[Enrolment]) -> list[str]:
+        """Returns what the second operator has to know besides the records."""
+        remarks = []
+        waiting, halved = sum(map(waits, made)), sum(not one.address for one in made)
+        if waiting:
+            hours = f"{self._wait // timedelta(hours=1)} hours"
+            remarks.append(
+                f"{waiting} of {len(made)} had an authenticator: told at once, they can begin after {hours}."
+            )
+        if halved:
+            remarks.append(f"{halved} of {len(made)} have no address: each of the two officers hands over half a code.")
+        return remarks
 
     def _enrolment(
         self, view: TrustedView, wanted: NewEnrolment, agreement: Agreement, *, field: str

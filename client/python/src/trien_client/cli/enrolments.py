@@ -173,8 +173,8 @@ def _sent(sent: "SendEnrolmentCodeResponse") -> str:
         return f"A new code was sent to {sent.sent_to}; nobody else has it."
     return (
         f"Your half of the code: {sent.half}\n"
-        "Give it to the person face to face. The other officer who agreed gets the other half with the same command;\n"
-        "the person types the proposer's half first."
+        "Give it to the person face to face. The other officer who agreed gets the other\n"
+        "half with the same command; the person types the proposer's half first."
     )
 
 
