@@ -111,7 +111,9 @@ class CreateEnrolments:
                 f"{waiting} of {len(made)} had an authenticator: told at once, they can begin after {hours}."
             )
         if halved:
-            remarks.append(f"{halved} of {len(made)} are sent nothing: each of the two officers hands over half a code.")
+            remarks.append(
+                f"{halved} of {len(made)} are sent nothing: each of the two officers hands over half a code."
+            )
         return remarks
 
     def _enrolment(
