@@ -74,4 +74,4 @@ def rotate(
 
 def _line(key: "InstallationKey") -> str:
     asked_for = operating.moment_of(key, "create_time")
-    return plain(f"{operating.value_name(key, 'state'):18}  {key.name:29}  since {asked_for}")
+    return plain(f"{operating.value_name(key, 'state'):18}  {key.name:29}  asked for {asked_for}")
