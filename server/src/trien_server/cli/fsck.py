@@ -1,6 +1,7 @@
 """`trien-server fsck`: what was changed behind the server's back, and what to do about it."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 
 import typer
@@ -89,7 +90,7 @@ class _Told:
             return
         looked_at = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         if looked_at:
-            typer.echo(f"Looked at: {looked_at}.")
+            typer.echo(textwrap.fill(f"Looked at: {looked_at}.", 80, subsequent_indent="  "))
         typer.echo("Nothing was found." if self.found == 0 else f"Found: {self.found}.")
 
 
