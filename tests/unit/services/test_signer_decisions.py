@@ -240,6 +240,12 @@ def test_who_activates_a_seal_is_told_too(world: World) -> None:
     assert [address for address, _ in told(world)] == ["hoa@phulam.example"]
 
 
+def test_nothing_waits_for_those_who_do_not_wish_to_be_told(world: World) -> None:
+    for credential in (P256, SEAL):
+        sign(world, credential=credential)
+    assert world.use.notices._jobs.empty()
+
+
 @pytest.mark.promise("P8")
 def test_notices_never_fail_a_signature_and_what_is_dropped_is_reported(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL, signature_notices=True)

@@ -14,7 +14,6 @@ from trien_server.core.records import (
     Enrolment,
     Notice,
     Signer,
-    SignerKind,
 )
 from trien_server.core.signature_uses import list_fingerprint
 from trien_server.services.identifiers import new_id
@@ -87,12 +86,10 @@ class Notices:
             if job is not None:
                 self._do(job)
 
-    def signed(self, work: GrantedWork) -> None:
-        """Tells the signer, and the person who approved, of a signature, where they wish it."""
-        signer = work.request.usable.signer
-        approver = work.approval.signer
-        if signer.signature_notices or approver != signer.name:
-            self._put(lambda: self._tell_signed(work, signer, approver))
+    def signed(self, work: GrantedWork, persons: Sequence[Signer]) -> None:
+        """Tells persons of a signature."""
+        if persons:
+            self._put(partial(self._tell_signed, work, persons))
 
     def tell(self, person: str, what: Telling, *, authenticator: str = "") -> None:
         """Tells a person of something on every known channel; of a new address on all others."""
@@ -150,13 +147,8 @@ class Notices:
         for channel in dict.fromkeys(channels):
             self._deliver(channel, lambda kind: self._texts.told(kind, Telling.ADDRESSES_CHANGED))
 
-    def _tell_signed(self, work: GrantedWork, signer: Signer, approver: str) -> None:
-        persons = [signer]
-        if approver != signer.name:
-            persons.append(self._transactions.read(lambda view: view.require(Signer, approver)))
+    def _tell_signed(self, work: GrantedWork, persons: Sequence[Signer]) -> None:
         for person in persons:
-            if not person.signature_notices or person.kind is not SignerKind.PERSON:
-                continue
             for channel in contact_channels(person):
                 self._deliver(
                     channel,

@@ -7,7 +7,7 @@ from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable, InvalidArgument, Refusal
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, Report
 from trien_server.core.principal import Principal
-from trien_server.core.records import GrantedRequest
+from trien_server.core.records import GrantedRequest, Signer
 from trien_server.services.client_rates import ClientRates
 from trien_server.services.deadline import Deadline
 from trien_server.services.notices import Notices
@@ -89,7 +89,6 @@ class SignDigests:
             try:
                 work = self._transactions.decide(lambda: self._grant(principal, command, deadline), deadline=deadline)
                 if work is not None:
-                    self._notices.signed(work)
                     return _result(work, self._signatures.make(work))
                 return _result(*self._resume(principal, command, deadline))
             except Refusal as refusal:
@@ -123,7 +122,9 @@ class SignDigests:
             ledger.assert_unchanged(view)
             return self._grants.decide(ledger, command, request, authority)
 
-        return self._transactions.run(decide, timeout=deadline.remaining())
+        work = self._transactions.run(decide, timeout=deadline.remaining())
+        self._notices.signed(work, _who_wishes_notices(view, work))
+        return work
 
     def _require_key(self, request: CheckedRequest) -> None:
         """Finds the key's handle before anything is consumed. Raises `HsmUnavailable`."""
@@ -143,6 +144,14 @@ class SignDigests:
 
         load_work: Callable[[TrustedView, datetime], GrantedWork] = load
         return self._signatures.resume(load_work, deadline=deadline)
+
+
+def _who_wishes_notices(view: TrustedView, work: GrantedWork) -> list[Signer]:
+    """Returns the signer, and the person who approved, where they wish to be told; both were read to decide."""
+    names = dict.fromkeys((work.request.usable.signer.name, work.approval.signer))
+    read = (view.seen.get((Signer.table, name)) for name in names)
+    persons = (row.record for row in read if row is not None)
+    return [person for person in persons if isinstance(person, Signer) and person.signature_notices]
 
 
 def _result(work: GrantedWork, signatures: tuple[bytes, ...]) -> SignDigestsResult:
