@@ -608,7 +608,18 @@ def test_help_is_there_for_every_command_and_fast(capsys: pytest.CaptureFixture[
     assert len(commands) == 14
 
 
-@pytest.mark.parametrize("group", [[], ["sign"], ["credentials"], ["authorizations"]])
+@pytest.mark.parametrize(
+    "group",
+    [
+        [],
+        ["sign"],
+        ["credentials"],
+        ["authorizations"],
+        ["access"],
+        ["access", "clients"],
+        ["access", "operators"],
+    ],
+)
 def test_no_summary_of_a_command_is_cut(trien: Trien, group: list[str]) -> None:
     listed = trien(*group, "--help", COLUMNS="80", TERMINAL_WIDTH="80").stdout
     summaries = re.findall(

@@ -14,9 +14,7 @@ from trien_client.cli.outcome import CommandError
 if TYPE_CHECKING:
     from trien.v1.access_service_pb2 import Client
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Applications: enter, narrow, renew, disable and list them."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Enter, narrow, renew and disable applications.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A client, such as e-office.")]
 TokenFile = Annotated[
@@ -217,7 +215,9 @@ def disable(me: Officer, name: Name) -> None:
 
 @operating.command(app)
 def enable(me: Officer, name: Name) -> None:
-    """Propose to let a disabled client in again, with the token or certificate that it had.
+    """Propose to let a disabled client in again.
+
+    Its token or certificate is the one that it had.
 
     \b
     Example:

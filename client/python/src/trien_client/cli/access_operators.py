@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from trien.v1.access_service_pb2 import Operator
     from trien.v1.access_service_pb2 import Role as RoleValue
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Operators: enter, change, disable and list those who administer."
-)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Enter, change and disable those who administer.")
 
 
 class Role(StrEnum):
@@ -58,7 +56,7 @@ def request(
         Path, typer.Option("--request-file", metavar="FILE", help="Where the request (PEM) goes: it is no secret.")
     ],
 ) -> None:
-    """Make your own key, and a request for its certificate, on this computer.
+    """Make your own key and a request for its certificate.
 
     Give the request to who runs the server's CA: `trien-server client-certificate` makes a certificate of it. The key
     (P-256, PEM without a password, mode 0600) never leaves this computer; it also signs what you approve.
@@ -149,9 +147,9 @@ def update(
     organizations: Organizations = None,
     all_organizations: Annotated[bool, typer.Option("--all-organizations", help="No limit to organizations.")] = False,
 ) -> None:
-    """Propose other roles, organizations or another certificate; what is not given stays.
+    """Propose other roles or another certificate.
 
-    --role names all roles that remain. The last holder of a role keeps it. A new certificate takes the old one's place
+    What is not given stays. --role names all roles that remain. The last holder of a role keeps it. A new certificate takes the old one's place
     with the approval.
 
     \b
@@ -190,7 +188,9 @@ def disable(me: Officer, name: Name) -> None:
 
 @operating.command(app)
 def enable(me: Officer, name: Name) -> None:
-    """Propose to let a disabled operator in again, with the roles and the certificate of before.
+    """Propose to let a disabled operator in again.
+
+    Roles and certificate are those of before.
 
     \b
     Example:

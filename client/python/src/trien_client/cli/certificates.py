@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Issue and revoke certificates of the installation's own CA, which is no public CA.",
+    help="Issue and revoke certificates of the server's own CA.",
 )
 
 Name = Annotated[
