@@ -23,7 +23,7 @@ def show(
         typer.Argument(metavar="NAME", help="clients/…, operators/… or signers/…; without it: you yourself."),
     ] = "",
 ) -> None:
-    """Show what is in force for a client, an operator or a signer.
+    """Show what is in force for a client, operator or signer.
 
     Each credential is tried by the same functions that decide when a signature is asked for; beside one that cannot be
     used now stands the reason.

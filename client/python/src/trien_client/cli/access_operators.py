@@ -149,8 +149,8 @@ def update(
 ) -> None:
     """Propose other roles or another certificate.
 
-    What is not given stays. --role names all roles that remain. The last holder of a role keeps it. A new certificate takes the old one's place
-    with the approval.
+    What is not given stays. --role names all roles that remain. The last holder of a role keeps it. A new certificate
+    takes the old one's place with the approval.
 
     \b
     Examples:
