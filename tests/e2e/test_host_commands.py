@@ -49,7 +49,14 @@ def lines_of_run(directory: Path, *arguments: str, code: int = 1) -> list[str]:
 def test_the_version_and_the_commands_are_told() -> None:
     assert trien_server("--version").stdout.startswith("trien-server 0.")
     summaries = 0
-    for arguments in (("-h",), ("config", "-h"), ("token", "-h"), ("delivery", "-h")):
+    for arguments in (
+        ("-h",),
+        ("config", "-h"),
+        ("token", "-h"),
+        ("delivery", "-h"),
+        ("ca", "-h"),
+        ("operators", "-h"),
+    ):
         shown = trien_server(*arguments, COLUMNS="80")
         assert shown.returncode == 0
         _, _, commands = shown.stdout.partition("Commands:\n")
@@ -59,7 +66,7 @@ def test_the_version_and_the_commands_are_told() -> None:
             assert not summary.endswith("...")
             assert len(summary) < 60
             summaries += 1
-    assert summaries == 11
+    assert summaries == 22
     for command in ("init", "run", "sandbox", "migrate"):
         assert "Usage:" in trien_server(command, "-h").stdout
 

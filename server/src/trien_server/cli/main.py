@@ -106,7 +106,7 @@ def init(
     token_label: Annotated[str | None, typer.Option("--token-label", help="The existing token's label.")] = None,
     pin_file: Annotated[Path | None, typer.Option("--pin-file", help="A file with the existing token's PIN.")] = None,
 ) -> None:
-    """Make an installation: keys, database, CA, configuration.
+    """Make an installation: keys, database and CA.
 
     That is: the installation's keys on the token, the database, a private CA with the server's TLS certificate and two
     operators' certificates, and DIR/trien.toml. Without --host the server can be reached from this machine alone.
@@ -213,7 +213,7 @@ def sandbox(
         str, typer.Option("--certificate-address", help="Where callers with client certificates connect.")
     ] = "127.0.0.1:0",
 ) -> None:
-    """Serve a disposable instance with people and keys to try.
+    """Serve a disposable instance to try.
 
     Never for real documents. Everything needed to connect, one-time password secrets included, is in
     DIR/connection.json.
@@ -305,9 +305,10 @@ def client_certificate(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Make a certificate for an operator or application who keeps the key, by the private CA of `init`.
+    """Make an operator's or application's certificate.
 
-    It lets nobody in: an operator has to be proposed with it, and another operator has to approve.
+    The owner keeps the key; the private CA of `init` certifies it. It lets nobody in: an operator has to be proposed
+    with it, and another operator has to approve.
 
     \b
     Example:
@@ -586,7 +587,7 @@ def token_add_wrapping_key(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Make a trusted wrapping key of the next generation on the token.
+    """Make the next trusted wrapping key on the token.
 
     Only the token's security officer can make one that wraps what the one before opened. It serves nobody until two
     operators agree: trien keys installation rotate --purpose wrapping. A running server goes on.
@@ -622,7 +623,7 @@ def operators_recover(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Propose an operator as the host, when one security officer is left.
+    """Propose an operator when one officer is left.
 
     Alone, that officer can propose a colleague and nobody can approve it. Here the host proposes, and that officer
     approves; who has only the host gets no power by it. A running server goes on. When no security officer is left,
