@@ -200,11 +200,11 @@ class Service:
         return str(self.world.otp[f"{signer}/phone"].generate_otp(step))
 
     def opens(self, name: str) -> bytes:
-        """Returns the data that opens an authorization, by the token's own key."""
+        """Returns the data that opens an authorization, by the token itself: a fault is for what the service does."""
         found = self.raw.read(lambda snapshot: snapshot.get(Authorization, name))
         if found is None:
             return b"nothing opens what does not exist"
-        return self.world.use.seals.authenticate(activation_data_message(found.record))
+        return self.token.authenticate(activation_data_message(found.record), generation=1)
 
     # Asking
 
