@@ -405,6 +405,6 @@ def _state_of(snapshot: Snapshot) -> State:
             through.failures, through.blocks, through.blocked_until
         )
     for kind in set(SWITCHES.values()):
-        state.disabled |= {row.name for row in rows(kind) if row.state == "DISABLED"}  # type: ignore[attr-defined]
+        state.disabled |= {row.name for row in rows(kind) if row.state != "ENABLED"}  # type: ignore[attr-defined]
     state.entries = Counter(row.kind for row in rows(AuditEntry) if row.kind in ENTRIES)  # type: ignore[attr-defined]
     return state
