@@ -15,7 +15,7 @@ from tests.unit.core.test_sealing import AT, example
 
 from trien_server.core import errors, sealing
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
-from trien_server.core.ports import Sealed
+from trien_server.core.ports import KeyMismatch, Sealed
 from trien_server.core.records import (
     HOT_RECORDS,
     SLOW_RECORDS,
@@ -35,6 +35,7 @@ from trien_server.core.records import (
 from trien_server.core.sealing import HANDOVER
 from trien_server.services.access import reference_of
 from trien_server.services.challenge_preparation import ChallengeCommand
+from trien_server.services.installation import NotThisInstallation
 from trien_server.services.paging import Page
 from trien_server.services.resealing import UNDATED
 from trien_server.services.trusted import Stale
@@ -270,6 +271,17 @@ def test_records_of_before_put_back_make_no_retired_key_active(world: World) -> 
         world.store.overwrite(new)
         world.clock.advance(timedelta(seconds=30))
         assert len(world.sign(digests(1), use=running).signatures) == 1
+
+
+@pytest.mark.promise("P8")
+def test_a_server_does_not_start_on_a_token_with_a_planted_sealing_key(world: World) -> None:
+    def planted(method: str) -> None:
+        if method == "has_installation_key":
+            raise KeyMismatch("'trien sealing key 2' has not the attributes of its purpose: LOCAL")
+
+    world.hsm.before = planted
+    with pytest.raises(NotThisInstallation, match="did not make itself: 'trien sealing key 2'"):
+        world.new_process().check_start()
 
 
 @pytest.mark.promise("P8")

@@ -148,13 +148,16 @@ class Hsm(Protocol):
         """
 
     def has_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> bool:
-        """Tells whether the token shows the installation's key of a purpose and generation now."""
+        """Tells whether the token shows the installation's key of a purpose and generation now.
+
+        Raises `KeyMismatch` when it shows one that it did not generate itself, or that could leave it.
+        """
 
     def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
         """Makes the installation's key of a purpose and generation, unless the token has it; then it is on the token.
 
         One process at a time. Raises `SecurityOfficerNeeded` when only the token's security officer can make it, and
-        `KeyMismatch` when another process made one too: try again.
+        `KeyMismatch` when another process made one too: try again; or for one that is not to be trusted.
         """
 
     def destroy_key_pair(self, object_id: bytes) -> None:

@@ -71,6 +71,17 @@ PROTECTED: Final[Mapping[Attribute, Any]] = {
 }
 """What every secret key has, unless its purpose says otherwise: it never leaves the token, and has no other use."""
 
+_MADE_THERE: Final[Mapping[Attribute, Any]] = {
+    Attribute.LOCAL: True,
+    Attribute.ALWAYS_SENSITIVE: True,
+    Attribute.NEVER_EXTRACTABLE: True,
+}
+"""What the token alone says of a key that it generated and never showed (PKCS #11, section 4.9).
+
+Who has the PIN could else put a key that they know under the label of the next generation: it would seal whatever they
+like long after the PIN was changed.
+"""
+
 _ED25519_PARAMETERS: Final = encode_named_curve_parameters("1.3.101.112")
 _CURVES: Final[Mapping[KeyType, tuple[bytes, ec.EllipticCurve]]] = {
     KeyType.EC_P256: (encode_named_curve_parameters("secp256r1"), ec.SECP256R1()),
@@ -215,11 +226,11 @@ def label_of(first: str, generation: int) -> str:
 def find_secret_keys(session: Session, first: str, generation: int = 1) -> list[Object]:
     """Returns the secret keys with the label of that generation; `first` is the label of the first one.
 
-    Raises `KeyMismatch` when one has not the attributes of its purpose, or can leave the token.
+    Raises `KeyMismatch` when one has not the attributes of its purpose, can leave the token, or ever could.
     """
     label = label_of(first, generation)
     found = find_objects(session, {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
-    expected = {**PROTECTED, **SECRET_KEYS[first]}
+    expected = {**PROTECTED, **SECRET_KEYS[first], **_MADE_THERE}
     for item in found:
         wrong = sorted(name.name for name, value in expected.items() if not _has(item, name, value))
         if wrong:

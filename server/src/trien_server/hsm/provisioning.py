@@ -116,9 +116,12 @@ def add_wrapping_key(
         calls = Calls(function_list(module.so))
         token = module.find_token(label=token_label, serial=token_serial)
         session = log_in(token, pin)
-        _expect_one(WRAPPING_KEY, find_secret_keys(session, WRAPPING_KEY))
+        first = find_secret_keys(session, WRAPPING_KEY)
+        _expect_one(WRAPPING_KEY, first)
         generation = 2
-        while find_secret_keys(session, WRAPPING_KEY, generation):
+        while found := find_secret_keys(session, WRAPPING_KEY, generation):
+            if is_trusted(first[0]) and not all(is_trusted(key) for key in found):
+                raise KeyMismatch(_not_trusted(generation))
             generation += 1
         session.close()
         session = _make_trusted_wrapping_key(token, calls, pin=pin, so_pin=so_pin, generation=generation)
@@ -136,15 +139,22 @@ def make_installation_key(session: Session, calls: Calls, purpose: InstallationK
     """Makes a sealing or wrapping key of a later generation unless it is there.
 
     A wrapping key that follows a trusted one is the security officer's to make (`add_wrapping_key`): a key that is not
-    trusted would wrap nothing of what the trusted one opens. Raises `SecurityOfficerNeeded`; `KeyMismatch` when another
-    process made one at the same moment: this one is taken away again, and the next attempt finds what is left.
+    trusted would wrap nothing of what the trusted one opens, and wrap new keys for whoever has the PIN, who can make
+    such a one. Raises `SecurityOfficerNeeded`; `KeyMismatch` when another process made one at the same moment: this one
+    is taken away again, and the next attempt finds what is left.
     """
     first = FIRST_LABELS[purpose]
-    if find_secret_keys(session, first, generation):
+    found = find_secret_keys(session, first, generation)
+    if purpose is InstallationKeyPurpose.WRAPPING and any(
+        is_trusted(key) for key in find_secret_keys(session, WRAPPING_KEY)
+    ):
+        if not found:
+            raise SecurityOfficerNeeded(f"The token has no {label_of(first, generation)!r}.")
+        if not all(is_trusted(key) for key in found):
+            raise KeyMismatch(_not_trusted(generation))
+    if found:
         return
     if purpose is InstallationKeyPurpose.WRAPPING:
-        if any(is_trusted(key) for key in find_secret_keys(session, WRAPPING_KEY)):
-            raise SecurityOfficerNeeded(f"The token has no {label_of(first, generation)!r}.")
         made = _make_wrapping_key(session, calls, generation)
     else:
         made = _make_secret_key(session, SEALING_KEY, generation)
@@ -253,6 +263,10 @@ def _make_probe_key(session: Session) -> bool:
         half.destroy()
     generate_key_pair(session, secrets.token_bytes(_ID_SIZE), KeyType.EC_P256, label=PROBE_KEY)
     return True
+
+
+def _not_trusted(generation: int) -> str:
+    return f"{label_of(WRAPPING_KEY, generation)!r} is not trusted, as the first one is: the user made it"
 
 
 def _expect_one(label: str, found: list[Any]) -> None:

@@ -110,7 +110,11 @@ class CheckStart:
             except KeyMismatch as mismatch:
                 raise NotThisInstallation(f"The token lacks the sealing key of generation {generation}.") from mismatch
         keys = self._transactions.read(lambda view: read_generations(view, InstallationKeyPurpose.SEALING))
-        if self._hsm.has_installation_key(InstallationKeyPurpose.SEALING, len(keys) + 1):
+        try:
+            ahead = self._hsm.has_installation_key(InstallationKeyPurpose.SEALING, len(keys) + 1)
+        except KeyMismatch as mismatch:
+            raise NotThisInstallation(f"The token holds a key that it did not make itself: {mismatch}.") from mismatch
+        if ahead:
             # A key that nobody asked for in this database: it was restored, or set back, to before a rotation.
             self._report("database_set_back", {"token_holds": f"sealing key {len(keys) + 1}"})
         self._clock_guard.check()
