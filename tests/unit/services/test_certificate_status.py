@@ -20,6 +20,7 @@ from trien_server.core.errors import (
     CertificateRevoked,
     CertificateStatusUnknown,
     OneTimePasswordRejected,
+    RecordNotTrusted,
     Refusal,
     StoreUnavailable,
 )
@@ -28,6 +29,7 @@ from trien_server.core.records import (
     AuditEntry,
     AuthenticatorState,
     CertificateStatus,
+    IssuedCertificate,
     IssuedCertificateState,
     Revocation,
     RevocationPolicy,
@@ -349,7 +351,7 @@ def test_what_a_crash_lost_is_asked_again(strict: Case) -> None:
     assert strict.node().check() == 1
 
 
-def own_credential() -> tuple[World, str]:
+def own_credential(policy: RevocationPolicy = RevocationPolicy.REQUIRE_GOOD) -> tuple[World, str]:
     """Returns a world with a credential of the own CA that has to be good, and its certificate's name."""
     world = World().populate()
     world._add_key("keys/checked", KeyType.EC_P256)
@@ -365,7 +367,7 @@ def own_credential() -> tuple[World, str]:
         clients=(OFFICE.name,),
         max_items=0,
         client_collected_otp=True,
-        revocation_policy=RevocationPolicy.REQUIRE_GOOD,
+        revocation_policy=policy,
     )
     world.agree(world.use.create_credential(OPERATOR, new, world.deadline()))
     return world, view.issued.name
@@ -405,6 +407,19 @@ def test_a_revocation_that_is_committed_while_a_request_is_at_work_stops_it() ->
         world.sign(digests(1), credential=NEW, signer=CHAIR)
     assert revoked
     assert world.store.rows(AuthenticatorState) == before
+    assert world.hsm.signatures == signatures
+
+
+@pytest.mark.promise("P5")
+@pytest.mark.parametrize("policy", [RevocationPolicy.REFUSE_REVOKED, RevocationPolicy.REQUIRE_GOOD])
+def test_a_revoked_certificate_whose_record_is_deleted_signs_nothing(policy: RevocationPolicy) -> None:
+    world, name = own_credential(policy)
+    world.use.own_ca.revoke(OPERATOR, name, reason=RevocationReason.KEY_COMPROMISE, deadline=world.deadline())
+    world.store.delete(IssuedCertificate, name)
+    signatures = world.hsm.signatures
+    for use in (world.use, world.new_process()):
+        with pytest.raises(RecordNotTrusted):
+            world.sign(digests(1), credential=NEW, signer=CHAIR, use=use)
     assert world.hsm.signatures == signatures
 
 

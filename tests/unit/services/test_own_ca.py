@@ -407,6 +407,24 @@ def test_a_published_list_is_made_anew_when_old_broken_or_without_a_revocation(w
     assert [one.name for one in tmp_path.iterdir()] == ["ca-1.crl"]
 
 
+@pytest.mark.promise("P5")
+def test_a_revocation_whose_record_is_deleted_or_put_back_does_not_leave_the_published_list(
+    world: World, tmp_path: Path
+) -> None:
+    create_ca(world)
+    name = issue_certificate(world, world.key(P256).name).issued.name
+    node = publisher(world, tmp_path)
+    revoke(world, name)
+    assert node.publish() == 1
+    published = (tmp_path / "ca-1.crl").read_bytes()
+    world.store.delete(IssuedCertificate, name)
+    for hours in (0, 30):
+        world.clock.advance(timedelta(hours=hours))
+        with pytest.raises(StateConflict, match="revokes 1 certificates that no record says are revoked"):
+            node.publish()
+    assert (tmp_path / "ca-1.crl").read_bytes() == published
+
+
 def test_the_certificate_names_where_the_list_is_served(world: World) -> None:
     world.use = world.new_process(own_ca=OwnCaSettings(crl_url="http://pki.example/crl/"))
     create_ca(world)

@@ -82,6 +82,13 @@ def is_self_issued(encoded: bytes) -> bool:
     return certificate.issuer == certificate.subject
 
 
+def serial_issued_by(encoded: bytes, issuer: bytes) -> int | None:
+    """Returns the serial number of a certificate (DER) that an issuer (DER) signed; None when another one did."""
+    certificate, above = _load(encoded), _load(issuer)
+    issued = certificate.issuer == above.subject and _is_signed_by(encoded, issuer)
+    return certificate.serial_number if issued else None
+
+
 def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, field: str) -> None:
     """Checks that a chain can become a credential's: the signer's certificate first, each issued by the next.
 
@@ -193,6 +200,11 @@ def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
+
+
+@lru_cache(maxsize=4096)
+def _is_signed_by(encoded: bytes, issuer: bytes) -> bool:
+    return _is_issued_by(_load(encoded), _load(issuer))
 
 
 def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:

@@ -45,6 +45,11 @@ class RevokedSerial:
     reason: RevocationReason
 
 
+def issued_name(authority: str, serial: int) -> str:
+    """Returns the name of the record of a certificate that one of the installation's own CAs issued."""
+    return f"{authority}/certificates/{serial:0{2 * SERIAL_BYTES}x}"
+
+
 def parse_serial(random: bytes) -> int:
     """Returns a serial number of 159 bits made of 20 random bytes."""
     return int.from_bytes(random) >> 1 or 1

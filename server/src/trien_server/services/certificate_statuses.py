@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from trien_server.core.certificates import is_self_issued, validity_of
+from trien_server.core.certificates import is_self_issued, serial_issued_by, validity_of
 from trien_server.core.errors import CertificateRevoked, CertificateStatusUnknown
+from trien_server.core.issuing import issued_name
 from trien_server.core.records import (
+    CertificateAuthority,
     CertificateStatus,
     Credential,
     IssuedCertificate,
@@ -103,10 +105,19 @@ def known_status(view: TrustedView, credential: Credential) -> KnownStatus:
 
 
 def _own(view: TrustedView, credential: Credential) -> IssuedCertificate | None:
-    """Returns the record of the credential's own certificate when the installation's own CA issued it."""
+    """Returns the record of the credential's own certificate when the installation's own CA issued it.
+
+    Raises `RecordNotTrusted` when it did and the record is gone.
+    """
     if not credential.certificate_chain:
         return None
+    certificate = credential.certificate_chain[0]
     for issued in view.find(IssuedCertificate, key=credential.key):
-        if issued.certificate == credential.certificate_chain[0]:
+        if issued.certificate == certificate:
             return issued
+    # A record that was deleted must not make a revoked certificate one of which nothing is known.
+    for authority in view.find(CertificateAuthority):
+        serial = serial_issued_by(certificate, authority.certificate_chain[0])
+        if serial is not None:
+            return view.require(IssuedCertificate, issued_name(authority.name, serial))
     return None

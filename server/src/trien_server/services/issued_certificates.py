@@ -11,6 +11,7 @@ from trien_server.core.issuing import (
     SERIAL_BYTES,
     add_days,
     certificate_to_be_signed,
+    issued_name,
     parse_serial,
     whole_seconds,
 )
@@ -108,7 +109,7 @@ class IssueCertificate:
             require_operator(view, principal, self.method)
             authority, subject = require_authority(view), _subject_of(view, signer)
             return NewCertificate(
-                name=f"{authority.name}/certificates/{serial:0{2 * SERIAL_BYTES}x}",
+                name=issued_name(authority.name, serial),
                 key=key,
                 signer=signer,
                 subject=_shown(subject),

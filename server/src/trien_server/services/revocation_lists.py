@@ -108,6 +108,28 @@ class RevocationLists:
         young = timedelta(minutes=-5) <= age < fresh_for
         return young and revoked <= serials and listed.is_signature_valid(_issuer_key(found))
 
+    def require_nothing_lost(self, encoded: bytes, authority: str) -> None:
+        """Raises `StateConflict` when a list of ours revokes what no record says is revoked.
+
+        What is revoked stays so. Records that were deleted or put back must not take it off the list.
+        """
+
+        def read(view: TrustedView) -> tuple[CertificateAuthority, set[int]]:
+            return view.require(CertificateAuthority, authority), {one.serial for one in _revoked(view, authority)}
+
+        try:
+            listed = x509.load_der_x509_crl(encoded)
+            serials = {entry.serial_number for entry in listed}
+        except ValueError:
+            return
+        found, revoked = self._transactions.read(read)
+        lost = sorted(serials - revoked)
+        if lost and listed.is_signature_valid(_issuer_key(found)):
+            raise StateConflict(
+                f"The published list of {authority} revokes {len(lost)} certificates that no record says are revoked,"
+                f" such as {lost[0]:x}: records were deleted or put back, see trien-server fsck."
+            )
+
 
 class ListPublisher:
     """Keeps the lists of all CAs fresh where they are published, in a thread of its own.
@@ -173,15 +195,14 @@ class ListPublisher:
         return published
 
     def _publish(self, authority: str) -> int:
-        if self._is_current(authority):
-            return 0
+        present = self._publication.published(authority)
+        if present is not None:
+            self._lists.require_nothing_lost(present, authority)
+            if self._lists.says_all(present, authority, fresh_for=self._every):
+                return 0
         with self._leases.hold(LEASE, wait=0.0, stopped=self._stopped):
             self._publication.publish(authority, self._lists.make(authority))
         return 1
-
-    def _is_current(self, authority: str) -> bool:
-        present = self._publication.published(authority)
-        return present is not None and self._lists.says_all(present, authority, fresh_for=self._every)
 
     def _run(self) -> None:
         told = ""
