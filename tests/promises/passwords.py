@@ -60,7 +60,10 @@ def check_failures(evidence: Evidence, history: History) -> Iterator[Violation]:
 
 
 def check_counts(evidence: Evidence, history: History) -> Iterator[Violation]:
-    """The counts in force are the wrong codes that the log holds since the last right one or unlocking."""
+    """The counts in force are the wrong codes that the log holds since the last right one.
+
+    An unlocking begins the clients' counts anew, and enabling a signer all of them.
+    """
     logged = _rejections(evidence)
     beside = _people_of_concurrent_calls(history)
     clients = {client for _, client in logged} | {approval.client for approval in evidence.of(Approval).values()}
@@ -74,13 +77,22 @@ def check_counts(evidence: Evidence, history: History) -> Iterator[Violation]:
         ]
         right = [approval for approval in evidence.of(Approval).values() if approval.signer == signer]
         rejections = [at for (person, _), times in logged.items() if person == signer for at in times]
-        resets = [*unlocked, *(approval.create_time for approval in right)]
+        enabled = [
+            entry.time
+            for entry in evidence.of(AuditEntry).values()
+            if entry.kind == "signer_enabled" and entry.subject == signer
+        ]
+        resets = [*enabled, *(approval.create_time for approval in right)]
         if not _fits(counts.failures, rejections, resets, window):
             yield Violation(Broken.FAILURES_COUNTED, f"{signer}: {counts.failures} failures")
         for client in sorted(clients):
             found = of_clients.get(client_attempts_name(signer, client))
             failures = 0 if found is None else found.blocks * CLIENT_LIMIT + found.failures
-            resets = [*unlocked, *(approval.create_time for approval in right if approval.client == client)]
+            resets = [
+                *enabled,
+                *unlocked,
+                *(approval.create_time for approval in right if approval.client == client),
+            ]
             if not _fits(failures, logged.get((signer, client), []), resets, window):
                 yield Violation(Broken.FAILURES_COUNTED, f"{signer} by {client}: {failures} failures")
 

@@ -219,7 +219,8 @@ class Reference:
                 case Switch(name=name):
                     after.disabled.add(name)
                 case Unlock(signer=signer):
-                    after.tries.pop(signer, None)
+                    # What counts towards the hundred goes on.
+                    after.tries[signer] = Tries(after.tries.get(signer, Tries()).failures)
                     for key in [key for key in after.tries_through if key[0] == signer]:
                         del after.tries_through[key]
         except Refused as refused:

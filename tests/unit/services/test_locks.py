@@ -8,6 +8,7 @@ import pytest
 from tests.support.world import CHAIR, OFFICE, OPERATOR, PORTAL, World, digests
 
 from trien_server.core import errors
+from trien_server.core.attempts import OPERATOR_LIMIT
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
 from trien_server.core.records import AuditEntry, AuthenticatorKind, CredentialClient, SignerAttempts
 from trien_server.services.access import credential_client_name
@@ -120,6 +121,41 @@ def test_an_operator_unlocks_the_signer_for_every_client(world: World) -> None:
     assert attempt(world, PORTAL, world.code()) == "OK"
     with pytest.raises(errors.PermissionDenied):
         world.use.unlock_signer(OFFICE, CHAIR, deadline=world.deadline())
+
+
+@pytest.mark.promise("P9")
+def test_an_officer_who_unlocks_without_end_gives_a_client_a_hundred_guesses(world: World) -> None:
+    outcomes: Counter[str] = Counter()
+    unlocked = 0
+    for _ in range(200):
+        outcome = attempt(world, OFFICE, world.wrong_code())
+        outcomes[outcome] += 1
+        if outcome == "SIGNER_LOCKED":
+            try:
+                world.use.unlock_signer(OPERATOR, CHAIR, deadline=world.deadline())
+            except errors.StateConflict:
+                break
+            unlocked += 1
+    assert outcomes["ONE_TIME_PASSWORD_REJECTED"] == OPERATOR_LIMIT
+    assert unlocked == OPERATOR_LIMIT // 3
+    assert attempt(world, PORTAL, world.code()) == "SIGNER_LOCKED"
+    world.use.disable_signer(OPERATOR, CHAIR, deadline=world.deadline())
+    proposal = world.use.enable_signer(OPERATOR, CHAIR, deadline=world.deadline())
+    assert attempt(world, OFFICE, world.code()) != "OK"
+    world.agree(proposal)
+    assert attempt(world, OFFICE, world.code()) == "OK"
+
+
+def test_what_ends_an_operators_lock_is_a_right_code_of_the_signer(world: World) -> None:
+    rounds = 0
+    for _ in range(OPERATOR_LIMIT):
+        for _ in range(3):
+            assert attempt(world, OFFICE, world.wrong_code()) == "ONE_TIME_PASSWORD_REJECTED"
+        world.use.unlock_signer(OPERATOR, CHAIR, deadline=world.deadline())
+        assert attempt(world, OFFICE, world.code()) == "OK"
+        world.next_step()
+        rounds += 1
+    assert rounds == OPERATOR_LIMIT
 
 
 def test_two_authenticators_of_one_person_share_the_count_but_not_the_memory(world: World) -> None:

@@ -2,8 +2,8 @@
 
 Failures count per signer over all authenticators and clients. Three in a row from one client shut
 that client out from this signer; what it fails with after that is its own matter and does not count towards the
-signer's lock, so that a broken application does not lock people out of the others. All failures count towards the
-hundred after which an operator has to act.
+signer's lock, so that a broken application does not lock people out of the others. All failures since the last right
+one count towards the hundred after which two operators have to act: one alone ends locks, and this count goes on.
 """
 
 from datetime import datetime, timedelta

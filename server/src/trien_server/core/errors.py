@@ -156,13 +156,13 @@ class OneTimePasswordRejected(Refusal):
 class SignerLocked(Refusal):
     """Too many wrong one-time passwords; none is evaluated until `retry_after` has passed.
 
-    `retry_after` is None when only an operator can unlock the signer.
+    `retry_after` is None when two operators have to disable and enable the signer.
     """
 
     reason = "SIGNER_LOCKED"
 
     def __init__(self, retry_after: timedelta | None) -> None:
-        when = "An operator must unlock the signer." if retry_after is None else "Try again later."
+        when = "Two operators must disable and enable the signer." if retry_after is None else "Try again later."
         super().__init__(f"Too many wrong one-time passwords. {when}", retry_after=retry_after)
 
 

@@ -1,7 +1,9 @@
 """Signers: who they are, and whether they may sign."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from trien_server.core.attempts import OPERATOR_LIMIT
 from trien_server.core.delivery_addresses import parse_address
 from trien_server.core.errors import InvalidArgument, PermissionDenied, StateConflict
 from trien_server.core.ports import Clock
@@ -212,7 +214,7 @@ class NamedSigner:
 
 
 class EnableSigner:
-    """Lets signers sign again who were disabled or froze themselves."""
+    """Lets signers sign again who were disabled or froze themselves; their counts of wrong codes begin anew."""
 
     method = "SignerService.EnableSigner"
 
@@ -238,47 +240,75 @@ class EnableSigner:
             raise PermissionDenied
         if current.state is SignerState.ENABLED:
             raise StateConflict("The signer is enabled.")
-        return Change(kind="signer_enabled", slow=[next_version(current, state=SignerState.ENABLED)])
+        counts = _unlocked(view, view.require(SignerAttempts, named.name), failures=0)
+
+        def begin_anew(ledger: Ledger) -> Mapping[str, object]:
+            _replace_counts(ledger, counts)
+            return {}
+
+        enabled = next_version(current, state=SignerState.ENABLED)
+        return Change(kind="signer_enabled", slow=[enabled], decide=begin_anew)
 
 
 class UnlockSigner:
-    """Ends locks that wrong one-time passwords brought about."""
+    """Ends locks that wrong one-time passwords brought about.
+
+    The wrong ones in a row are counted on, up to the hundred after which two operators have to act: an officer who
+    unlocked without end would give an application that guesses as many guesses as it needs (P9).
+    """
 
     def __init__(self, *, transactions: Transactions) -> None:
         self._transactions = transactions
 
     def __call__(self, principal: Principal, name: str, *, deadline: Deadline) -> Signer:
-        """Starts the signer's count anew, and every client's for this signer. Raises `PermissionDenied`."""
+        """Ends the signer's lock, and every client's for this signer.
+
+        Raises `PermissionDenied`, or `StateConflict` after a hundred wrong ones in a row.
+        """
 
         def attempt() -> Signer:
             def read(view: TrustedView) -> tuple[TrustedView, Signer, list[Record]]:
                 signer = _require_signer(view, principal, name, "SignerService.UnlockSigner")
                 count = view.require(SignerAttempts, name)
-                counts: list[Record] = [next_version(count, failures=0, lock_failures=0, locked_until=None)]
-                after = f"{name}/clients/"
-                while found := view.find(ClientAttempts, limit=500, after=after):
-                    for of_client in found:
-                        if not of_client.name.startswith(f"{name}/clients/"):
-                            return view, signer, counts
-                        counts.append(next_version(of_client, failures=0, blocks=0, blocked_until=None))
-                    after = found[-1].name
-                return view, signer, counts
+                if count.failures >= OPERATOR_LIMIT:
+                    raise StateConflict(
+                        f"{OPERATOR_LIMIT} wrong codes came in a row: disable the signer, and have a second operator "
+                        "approve that the signer is enabled again."
+                    )
+                return view, signer, _unlocked(view, count, failures=count.failures)
 
             view, signer, counts = self._transactions.read(read)
 
             def work(ledger: Ledger) -> None:
                 ledger.assert_unchanged(view)
-                for changed in counts:
-                    current = ledger.get(type(changed), changed.name)
-                    if current is None or current.version != changed.version - 1:
-                        raise Stale
-                    ledger.replace(changed)
+                _replace_counts(ledger, counts)
                 ledger.record("signer_unlocked", {"actor": principal.name, "signer": name})
 
             self._transactions.run(work, timeout=deadline.remaining())
             return signer
 
         return self._transactions.decide(attempt, deadline=deadline)
+
+
+def _unlocked(view: TrustedView, count: SignerAttempts, *, failures: int) -> list[Record]:
+    """Returns the counts of wrong codes, of a signer and of every client for this signer, without locks."""
+    counts: list[Record] = [next_version(count, failures=failures, lock_failures=0, locked_until=None)]
+    after = f"{count.name}/clients/"
+    while found := view.find(ClientAttempts, limit=500, after=after):
+        for of_client in found:
+            if not of_client.name.startswith(f"{count.name}/clients/"):
+                return counts
+            counts.append(next_version(of_client, failures=0, blocks=0, blocked_until=None))
+        after = found[-1].name
+    return counts
+
+
+def _replace_counts(ledger: Ledger, counts: Iterable[Record]) -> None:
+    for changed in counts:
+        current = ledger.get(type(changed), changed.name)
+        if current is None or current.version != changed.version - 1:
+            raise Stale
+        ledger.replace(changed)
 
 
 def parse_contact(kind: AuthenticatorKind, value: str, *, field: str) -> str:

@@ -160,6 +160,8 @@ def enable(me: Officer, name: Name) -> None:
 def unlock(me: Officer, name: Name) -> None:
     """End a lock that wrong one-time passwords brought about.
 
+    After a hundred of them in a row it takes two officers: `disable` the signer, `enable`, and have that approved.
+
     \b
     Example:
       trien signers unlock hoang-trinh-don

@@ -292,7 +292,8 @@ class SignerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnlockSigner(self, request, context):
-        """Ends a lock that wrong one-time passwords brought about, and starts their count anew.
+        """Ends a lock that wrong one-time passwords brought about. After a hundred of them in a row it is refused: then the
+        signer has to be disabled, and enabled by two operators.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

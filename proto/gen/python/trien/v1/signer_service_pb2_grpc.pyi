@@ -83,7 +83,9 @@ class SignerServiceStub:
     ConfirmEnrolment: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmEnrolmentRequest, _signer_service_pb2.Authenticator]
     """Completes an enrolment by the authenticator's first code, which is consumed. The caller is known as in BeginEnrolment."""
     UnlockSigner: _grpc.UnaryUnaryMultiCallable[_signer_service_pb2.UnlockSignerRequest, _signer_service_pb2.Signer]
-    """Ends a lock that wrong one-time passwords brought about, and starts their count anew."""
+    """Ends a lock that wrong one-time passwords brought about. After a hundred of them in a row it is refused: then the
+    signer has to be disabled, and enabled by two operators.
+    """
 
 @_typing.type_check_only
 class SignerServiceAsyncStub(SignerServiceStub):
@@ -139,7 +141,9 @@ class SignerServiceAsyncStub(SignerServiceStub):
     ConfirmEnrolment: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.ConfirmEnrolmentRequest, _signer_service_pb2.Authenticator]  # type: ignore[assignment]
     """Completes an enrolment by the authenticator's first code, which is consumed. The caller is known as in BeginEnrolment."""
     UnlockSigner: _aio.UnaryUnaryMultiCallable[_signer_service_pb2.UnlockSignerRequest, _signer_service_pb2.Signer]  # type: ignore[assignment]
-    """Ends a lock that wrong one-time passwords brought about, and starts their count anew."""
+    """Ends a lock that wrong one-time passwords brought about. After a hundred of them in a row it is refused: then the
+    signer has to be disabled, and enabled by two operators.
+    """
 
 class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes and reads signers and what makes their one-time passwords."""
@@ -318,6 +322,8 @@ class SignerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _signer_service_pb2.UnlockSignerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_signer_service_pb2.Signer, _abc.Awaitable[_signer_service_pb2.Signer]]:
-        """Ends a lock that wrong one-time passwords brought about, and starts their count anew."""
+        """Ends a lock that wrong one-time passwords brought about. After a hundred of them in a row it is refused: then the
+        signer has to be disabled, and enabled by two operators.
+        """
 
 def add_SignerServiceServicer_to_server(servicer: SignerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
