@@ -6,7 +6,7 @@ import hmac
 from datetime import timedelta
 
 import pytest
-from tests.support.world import CHAIR, OFFICE, OPERATOR, P256, PORTAL, World, digests, new_request_id
+from tests.support.world import CHAIR, CLERK, OFFICE, OPERATOR, P256, PORTAL, World, digests, new_request_id
 
 from trien_server.core import errors, sealing
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
@@ -182,15 +182,15 @@ def test_a_process_paused_beyond_its_lease_leaves_the_record_and_the_token_agree
     assert [event.name for event in world.events] == []
 
 
-def test_one_key_never_gets_two_credentials(world: World) -> None:
-    """The second request is prepared before the first one commits."""
+def test_one_key_is_never_requested_for_two_signers(world: World) -> None:
+    """The request is prepared before the key becomes another signer's."""
     transact = world.store.transact
     world._add_key("keys/free", KeyType.EC_P256)
 
     def raced(*arguments: object, **named: object) -> object:
         world.store.transact = transact
         spare = next(row.record for row in world.store.rows(Credential) if row.record.name == P256)
-        stolen = dataclasses.replace(spare, name="credentials/first", key="keys/free")
+        stolen = dataclasses.replace(spare, name="credentials/first", key="keys/free", signer=CLERK)
         world.use.changes.make("test", lambda _: _change(stolen), deadline=world.deadline())
         return transact(*arguments, **named)
 

@@ -39,7 +39,9 @@ class GenerateSigningRequest:
             if signer is None:
                 raise InvalidArgument("signer", "there is no such signer")
             require_organization(view, operator, signer.organization)
-            if any(used.signer != signer_name for used in view.find(Credential, key=key_name)):
+            # That nobody uses it yet is asserted again by the transaction.
+            users = [] if view.has_none(Credential, key=key_name) else view.find(Credential, key=key_name)
+            if any(used.signer != signer_name for used in users):
                 raise InvalidArgument("signer", "the key is another signer's")
             organization = view.require(Organization, signer.organization)
             subject = subject_name(

@@ -60,7 +60,10 @@ class WebApp:
             Route("/enrol/{code}", self._observed("enrol", self._enrol), methods=["GET", "POST"]),
             Route("/livez", _livez, methods=["GET"]),
         ]
-        return Starlette(routes=routes, exception_handlers={404: self._nowhere, 405: self._nowhere})
+        app = Starlette(routes=routes, exception_handlers={404: self._nowhere, 405: self._nowhere})
+        # A redirection would go to whatever host the request names, with the code, and before anything is counted.
+        app.router.redirect_slashes = False
+        return app
 
     def _observed(
         self, name: str, handle: Callable[[Request], Awaitable[Answer]]

@@ -30,13 +30,12 @@ class Rates:
         network = _network(address)
         with self._lock:
             self._renew()
-            self._all += 1
             _count(self._counts, network)
-            return (
-                self._all <= MOST_OF_ALL
-                and self._counts[network] <= MOST_OF_ONE
-                and self._wrong.get(network, 0) < MOST_WRONG_OF_ONE
-            )
+            if self._counts[network] > MOST_OF_ONE or self._wrong.get(network, 0) >= MOST_WRONG_OF_ONE:
+                # Not of all: or one address would take the places of the others.
+                return False
+            self._all += 1
+            return self._all <= MOST_OF_ALL
 
     def count_wrong(self, address: str) -> None:
         """Counts a code that nobody has."""
