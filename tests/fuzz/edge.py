@@ -13,11 +13,11 @@ from grpc_status import rpc_status
 from tests.fakes.clock import ManualClock
 from tests.support.world import World, operators
 
-from trien_server import wiring
 from trien_server.core.secret import Secret
 from trien_server.host.randomness import SystemRandomness
 from trien_server.rpc.server import Limits, TlsIdentity
 from trien_server.services.authenticate import hash_token
+from trien_server.wiring import edges
 
 
 class Aborted(Exception):  # noqa: N818
@@ -130,8 +130,8 @@ def open_edge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     world = World(clock=ManualClock()).populate()
     world.use.wait_authorization.stop()  # a clock that stands still would let it wait for ever
     edge = Edge(world, world.tokens["clients/office"], operators()["second"].certificate)
-    monkeypatch.setattr(wiring, "GrpcServer", edge.take)
-    wiring.build_grpc_server(
+    monkeypatch.setattr(edges, "GrpcServer", edge.take)
+    edges.build_grpc_server(
         world.use,
         clock=world.clock,
         randomness=SystemRandomness(),

@@ -25,7 +25,6 @@ from tests.fuzz.edge import Aborted, Answered, Context, Edge
 from tests.fuzz.messages import methods
 from tests.support.world import CHAIR, CLERK, OFFICE, OPERATOR, P256, SECOND, World, digests, new_request_id
 
-from trien_server import wiring
 from trien_server.core.approval import public_key_hash
 from trien_server.core.records import (
     AuditEntry,
@@ -44,6 +43,7 @@ from trien_server.services.authenticators import NewAuthenticator
 from trien_server.services.changes import Change
 from trien_server.services.clients import NewClient
 from trien_server.services.enrolments import NewEnrolment, NewEnrolments
+from trien_server.wiring import edges
 
 pytestmark = [pytest.mark.promise("P9"), pytest.mark.promise("P11")]
 
@@ -131,8 +131,8 @@ def callers() -> Iterator[Callers]:
     world = World().populate()
     edge = Edge(world, world.tokens[OFFICE.name], b"")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "GrpcServer", edge.take)
-        wiring.build_grpc_server(
+        patch.setattr(edges, "GrpcServer", edge.take)
+        edges.build_grpc_server(
             world.use,
             clock=world.clock,
             randomness=SystemRandomness(),
