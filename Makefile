@@ -72,6 +72,11 @@ proto: ## Generates the Python code of proto/trien/v1/*.proto.
 	@deploy/setup.sh run
 	$(BIN)/python proto/build.py generate
 
+.PHONY: requirements
+requirements: ## Writes docs/requirements.md anew, of the reviewed list and the tests' markers.
+	@deploy/setup.sh test
+	@$(BIN)/python -m tests.support.requirements
+
 .PHONY: constraints
 constraints: ## Pins the dependencies anew after a pyproject.toml changed. UPGRADE=1 takes newer versions.
 	@deploy/setup.sh run || test -x $(UV)

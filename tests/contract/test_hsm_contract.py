@@ -276,6 +276,7 @@ def test_a_type_of_key_that_the_token_does_not_wrap_is_refused_with_the_reason(s
     assert wrapped_key(subject.hsm, KeyType.EC_P256).wrapped_key
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.3.3")
 @pytest.mark.promise("P5")
 def test_a_wrapped_key_that_was_changed_or_is_another_tokens_is_a_mismatch_and_the_token_stays_ready(
     subject: Subject,
@@ -471,6 +472,7 @@ def test_a_wrapping_key_that_follows_a_trusted_one_is_made_by_the_security_offic
     assert subject.hsm.generate_wrapped_key_pair(KeyType.EC_P256, generation=2).wrapping_generation == 2
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.3.2")
 def test_decrypt_opens_what_encrypt_made_and_each_encryption_differs(subject: Subject) -> None:
     opened = 0
     for size in (0, 1, 16, 20, 32, 64, 1000):
@@ -486,6 +488,7 @@ def test_decrypt_opens_what_encrypt_made_and_each_encryption_differs(subject: Su
     assert opened == 42
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.2.5", "ASVS 5.0.0-11.3.3")
 @pytest.mark.promise("P5")
 def test_a_changed_ciphertext_fails_alone_and_leaves_the_token_ready(subject: Subject) -> None:
     ciphertext = subject.hsm.encrypt(Secret(b"12345678901234567890"), associated_data=b"signers/a")

@@ -91,6 +91,7 @@ def flipped(value: bytes) -> bytes:
     return bytes([value[0] ^ 1]) + value[1:]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.6.1")
 @pytest.mark.parametrize(("key_type", "algorithm"), PAIRS)
 def test_openssl_verifies_digests_or_data(
     signer: Signer, tmp_path: Path, key_type: KeyType, algorithm: SignatureAlgorithm
@@ -157,6 +158,7 @@ def test_openssl_verifies_explicit_salt_lengths(
     assert len(set(lengths)) == 5
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.4.3")
 def test_every_algorithm_of_the_contract_is_tried() -> None:
     tried = {pair.values[1] for pair in PAIRS}
     contract = set(algorithms_pb2.SignatureAlgorithm.keys()) - {"SIGNATURE_ALGORITHM_UNSPECIFIED"}

@@ -95,6 +95,7 @@ def sign_requests(draw: st.DrawFn, known: dict[str, list[str]]) -> SignRequest:
     return request
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.1")
 def test_any_request_is_answered_with_a_documented_reason(
     installation: Installation, administrator: Administrator
 ) -> None:

@@ -140,6 +140,7 @@ def empty(method: MethodDescriptor) -> Any:
     return message_factory.GetMessageClass(method.input_type)()
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.4")
 @pytest.mark.promise("P11")
 def test_no_method_answers_a_caller_who_is_not_known(
     installation: Installation, administrator: Administrator, person: Person
@@ -180,6 +181,7 @@ def test_no_method_answers_a_caller_who_is_not_known(
     assert len(tokens) == 1, tokens
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.1.3", "ASVS 5.0.0-12.2.1")
 @pytest.mark.promise("P11")
 def test_a_certificate_of_another_ca_or_none_does_not_pass_the_handshake(
     installation: Installation, person: Person

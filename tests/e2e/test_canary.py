@@ -381,6 +381,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     return gathered
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.2.5", "ASVS 5.0.0-16.5.1", "NIST 800-63B-4 3.1.4.2 secrets")
 def test_no_secret_is_found_anywhere(evidence: Evidence, capsys: pytest.CaptureFixture[str]) -> None:
     assert find(evidence.haystack, evidence.secrets) == []
     size = sum(len(content) for content in evidence.haystack.values())

@@ -86,6 +86,7 @@ def authorize(sdk: Client, person: Person, count: int) -> list[str]:
     ]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.6.2")
 @pytest.mark.promise("P2", "P6")
 def test_a_code_by_sms_approves_its_list_and_nothing_else(phones: Phones, sdk: Client, tmp_path: Path) -> None:
     person = phones.person("by-sms")

@@ -132,6 +132,7 @@ def test_a_delivered_code_approves_two_documents_and_they_are_signed(
     assert verified == 2
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.2")
 @pytest.mark.promise("P8", "P11")
 def test_a_carrier_that_is_down_harms_nothing_else(office: Office) -> None:
     person = office.person("waiting", signer_service_pb2.Authenticator.SMS, "+84987654321")

@@ -148,6 +148,7 @@ def enrolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enrolling]:
             yield Enrolling(installation, administrator, mails)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-14.2.1")
 @pytest.mark.promise("P9", "P12")
 def test_a_person_goes_from_the_mail_to_a_confirmed_authenticator(enrolling: Enrolling) -> None:
     name, path = enrolling.invite()
@@ -199,6 +200,7 @@ def test_a_person_goes_from_the_mail_to_a_confirmed_authenticator(enrolling: Enr
     assert base64.b32decode(generator.secret) not in stored
 
 
+@pytest.mark.requirement("ASVS 5.0.0-14.3.2")
 @pytest.mark.promise("P12")
 def test_every_answer_forbids_what_it_does_not_need(enrolling: Enrolling) -> None:
     _, path = enrolling.invite()
@@ -224,6 +226,7 @@ def test_every_answer_forbids_what_it_does_not_need(enrolling: Enrolling) -> Non
     assert answers == 6
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.8")
 @pytest.mark.promise("P11")
 def test_an_unknown_code_and_one_that_was_replaced_look_the_same(enrolling: Enrolling) -> None:
     name, path = enrolling.invite()

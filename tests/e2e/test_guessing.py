@@ -79,6 +79,7 @@ def guess(office: Office, person: Person, tokens: Sequence[str]) -> tuple[Counte
     return outcomes, time.monotonic() - begun
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.1")
 @pytest.mark.promise("P2", "P8")
 def test_of_200_wrong_codes_from_one_client_three_are_evaluated_and_the_others_go_on(
     office: Office, record_property: Callable[[str, object], None]
@@ -110,6 +111,7 @@ def test_of_200_wrong_codes_from_one_client_three_are_evaluated_and_the_others_g
     )
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.1")
 @pytest.mark.promise("P2", "P8")
 def test_of_200_wrong_codes_from_twenty_clients_five_are_evaluated(
     office: Office, record_property: Callable[[str, object], None]

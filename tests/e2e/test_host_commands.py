@@ -192,6 +192,7 @@ def test_callers_at_the_wrong_port_leave_no_other_lines_in_the_log(copy: Path) -
     assert [line for line in lines if not line.startswith("{")] == []
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.3.3")
 def test_a_database_that_somebody_changes_is_refused_and_reported(tmp_path: Path) -> None:
     """A trigger could undo what was written (P5): no call is answered until it is gone."""
     with running_sandbox(tmp_path / "installation") as installation, e_office(installation) as client:

@@ -369,6 +369,7 @@ def test_a_port_that_is_taken_is_told_and_not_shared(running: Installation, copy
     assert refusal_of_run(copy, "--set", "server.token_address=nowhere.invalid:1")
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.3.1")
 def test_keys_that_others_may_read_are_refused(copy: Path) -> None:
     refused = 0
     for name, mode in (("tls/server.key", 0o640), ("token-pin", 0o604)):

@@ -68,6 +68,7 @@ def sign_on(callers: list[Caller], count: int) -> int:
     return signed(callers) - sum(before.values())
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.2.2", "ASVS 5.0.0-13.3.4")
 @pytest.mark.promise("P5")
 @pytest.mark.promise("P4")
 @pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])

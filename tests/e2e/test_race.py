@@ -41,6 +41,7 @@ def racers(channels: list[Connection]) -> Iterator[Racers]:
     made.close()
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.1", "NIST 800-63B-4 3.1.4.2 once")
 @pytest.mark.promise("P2")
 @pytest.mark.parametrize("rounds", [32, pytest.param(256, marks=pytest.mark.slow)])
 def test_of_64_callers_with_one_password_exactly_one_signs(

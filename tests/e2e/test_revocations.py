@@ -254,6 +254,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             yield service
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.3.2")
 @pytest.mark.parametrize("rounds", [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_what_is_taken_away_is_gone_on_all_workers(
     workers: Service, rounds: int, record_property: Callable[[str, object], None]
@@ -261,6 +262,7 @@ def test_what_is_taken_away_is_gone_on_all_workers(
     race(workers, rounds, record_property, "SQLite, 3 workers")
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.3.2")
 @pytest.mark.slow
 def test_what_is_taken_away_on_one_node_is_gone_on_both(
     tmp_path: Path, postgres: PostgresServer, record_property: Callable[[str, object], None]

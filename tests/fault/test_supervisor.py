@@ -91,6 +91,7 @@ FAULTS: dict[str, Callable[[Several, int], None]] = {
 }
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.4")
 @pytest.mark.promise("P1", "P2", "P7", "P8")
 @pytest.mark.parametrize(
     "faults",

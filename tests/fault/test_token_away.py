@@ -91,6 +91,7 @@ def until(connection: Connection, serving: bool, patience: float) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.2")
 @pytest.mark.promise("P2", "P8")
 def test_a_token_that_is_away_under_load_burns_no_password_and_comes_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -55,6 +55,7 @@ def _deliveries(config: Config) -> set[AuthenticatorKind]:
     return set(build_deliveries(config, clock=SystemClock(), report=lambda event, fields: None))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.6")
 def test_without_its_sections_nothing_is_delivered(tmp_path: Path) -> None:
     config = load(_file(tmp_path), environment={}).config
     assert (config.email, config.sms, config.delivery.language) == (None, None, "vi")

@@ -76,6 +76,7 @@ def start_is_refused(installation: Installation) -> bool:
     return finished.returncode == 1 and "clock" in finished.stderr
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.8", "NIST 800-63B-4 3.2.7")
 def test_a_code_opens_once_whatever_the_clock_does(
     stepped: Installation, clock: FakeClock, record_property: Any
 ) -> None:

@@ -70,6 +70,7 @@ def text(database: str, scenario: str, error: int, tally: Tally, told: Counter[s
     )
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.3")
 @pytest.mark.promise("P1", "P2", "P7", "P8")
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_an_error_of_some_system_calls_breaks_no_promise(

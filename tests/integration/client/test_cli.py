@@ -339,6 +339,7 @@ def test_a_server_that_is_not_there_is_said_so(trien: Trien, server: FakeServer,
     assert "No connection to localhost:1" in result.stderr
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.3.2")
 def test_a_server_of_another_ca_is_not_trusted(trien: Trien, stranger: CertificateAuthority, tmp_path: Path) -> None:
     (tmp_path / "stranger.pem").write_bytes(stranger.root_pem)
     process = subprocess.run(

@@ -451,6 +451,7 @@ def test_credentials_are_listed_page_by_page(client: Client, service: FakeSignin
 # Who is at the other end
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.4.2 channel")
 def test_a_server_of_another_ca_is_refused_at_once(
     server: FakeServer, stranger: CertificateAuthority, service: FakeSigningService
 ) -> None:

@@ -149,6 +149,7 @@ def test_an_answer_that_refuses_is_told_by_its_code_alone(tls: Tls, phase: str, 
     assert server.taken == []
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.3.1")
 @pytest.mark.promise("P12")
 def test_without_starttls_neither_password_nor_code_is_sent(tls: Tls) -> None:
     with running(MailServer(tls, mode="none", user=("trien", PASSWORD))) as server:
@@ -157,6 +158,7 @@ def test_without_starttls_neither_password_nor_code_is_sent(tls: Tls) -> None:
     assert set(server.commands) == {"EHLO"}
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.3.2")
 @pytest.mark.promise("P12")
 @pytest.mark.parametrize("mode", ["starttls", "implicit"])
 def test_a_server_of_another_name_is_told_nothing(tmp_path: Path, mode: str) -> None:
@@ -188,6 +190,7 @@ def test_an_address_in_unicode_needs_a_server_that_takes_it(tls: Tls) -> None:
     assert old.taken == []
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.3.1")
 def test_without_encryption_only_this_machine_is_connected() -> None:
     with pytest.raises(NotTaken):
         Line(5.0).open("192.0.2.1", 25, loopback_only=True)

@@ -158,6 +158,7 @@ def test_an_answer_without_end_is_not_read(tls: Tls) -> None:
     assert gateway.written < 64 * 1024 * 1024
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.3.2")
 def test_a_gateway_of_another_name_is_told_nothing(tls: Tls) -> None:
     with running(SmsGateway(tls, SECRET)) as gateway:
         sender = Sender(gateway, url=f"https://127.0.0.2:{gateway.port}/")
@@ -173,6 +174,7 @@ def test_on_this_machine_it_may_go_without_tls() -> None:
     assert len(gateway.taken) == 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-12.3.1")
 def test_without_tls_no_other_machine_is_connected(tls: Tls) -> None:
     with running(SmsGateway(tls, SECRET)) as gateway:
         reason = Sender(gateway, url="http://192.0.2.1/messages").fails()

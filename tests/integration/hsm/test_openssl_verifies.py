@@ -47,6 +47,7 @@ CASES = [(algorithm, key_type, False) for algorithm, key_type in FITTING]
 CASES += [(algorithm, key_type, True) for algorithm, key_type in FITTING if key_type in WRAPPED_TYPES]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.6.1")
 @pytest.mark.promise("P6")
 @pytest.mark.parametrize(("algorithm", "key_type", "wrapped"), CASES, ids=lambda value: str(value))
 def test_openssl_accepts_every_algorithm_and_refuses_a_changed_document(

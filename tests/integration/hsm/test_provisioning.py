@@ -59,6 +59,7 @@ def test_provisioning_makes_four_keys_once_and_then_nothing(blank: SoftHsmToken)
     hsm.close()
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.3.1")
 @pytest.mark.promise("P4")
 def test_no_key_of_the_installation_or_of_a_signer_can_leave_the_token(tmp_path: Path) -> None:
     with open_token(tmp_path / "token"):

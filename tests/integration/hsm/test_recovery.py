@@ -133,6 +133,7 @@ class Load:
                 self.counts[outcome] += 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.2.5")
 @pytest.mark.promise("P8")
 def test_a_decryption_on_a_lost_token_says_unavailable_and_never_that_the_ciphertext_is_wrong(tmp_path: Path) -> None:
     tried = 0

@@ -348,6 +348,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.3.3")
 @pytest.mark.promise("P4")
 @pytest.mark.parametrize("key_type", [KeyType.EC_P256, KeyType.RSA_2048])
 def test_softhsm_refuses_every_attempt_of_a_thief_who_has_the_pin_and_the_wrapped_key(

@@ -284,6 +284,7 @@ def test_a_failure_while_a_key_is_generated_leaves_no_object(
         assert names(token) == []
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.3.2")
 @pytest.mark.parametrize("refused", [{0x210A}, {0x210B}, {0x210A, 0x210B}], ids=["PAD", "KWP", "both"])
 def test_the_mechanism_is_the_one_that_wraps_and_unwraps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: set[int]

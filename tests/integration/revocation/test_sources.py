@@ -291,6 +291,7 @@ def test_lists_in_a_folder_are_looked_into(web: WebServer, tmp_path: Path) -> No
     assert web.requests == []
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.2.4")
 @pytest.mark.parametrize("status", [301, 302, 307, 404, 500, 204])
 def test_a_redirect_is_not_followed_and_no_other_answer_than_200_counts(case: Case, status: int) -> None:
     good = lambda body: case.ca.answer(body, case.leaf.certificate)  # noqa: E731
@@ -340,6 +341,7 @@ def test_a_ca_that_is_away_is_told_apart(web: WebServer) -> None:
     assert "cannot be reached" in case.finding()
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.2.4")
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -363,6 +365,7 @@ def test_a_url_leads_to_no_place_inside(case: Case, url: str, said: str) -> None
     assert case.web.requests == []
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.2.4")
 def test_no_proxy_of_the_environment_is_asked(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

@@ -185,6 +185,7 @@ def test_of_all_decisions_at_once_exactly_one_stands(
     assert stood.total() == 20
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.3.2")
 @pytest.mark.parametrize("who", [SECOND, OPERATOR], ids=["approver", "proposer"])
 def test_a_demotion_at_the_same_time_comes_before_or_after_and_never_between(
     office: Office,

@@ -138,6 +138,7 @@ def test_an_outcome_that_was_replaced_is_not_handed_out(database: Database) -> N
     database.refused(lambda: world.sign(digests(1), request_id=request_id, password=code), errors.HsmUnavailable)
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.4.2 secrets")
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "after a restart"])
 def test_a_swapped_authenticator_secret_opens_nothing(database: Database, warm: bool) -> None:
     """The clerk's secret under the chair's name: her phone's codes must not approve for him."""

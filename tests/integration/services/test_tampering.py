@@ -237,6 +237,7 @@ def test_every_table_has_rows_to_try_on(case: Case) -> None:
         assert len(rows) >= (1 if table in ONLY_ONE else 2), f"{table} has {len(rows)} rows"
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.3.3")
 def test_a_change_of_any_column_of_any_table_is_refused_and_found(
     case: Case, record_property: Callable[[str, object], None]
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_change_of_any_column_of_any_table_is_refused_and_found(
     assert changed > 250
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.4.2")
 def test_rows_swapped_between_two_records_of_a_table_are_refused_and_found(
     case: Case, record_property: Callable[[str, object], None]
 ) -> None:
@@ -294,6 +296,7 @@ def test_rows_swapped_between_two_records_of_a_table_are_refused_and_found(
     assert swapped == len(KINDS) - len(ONLY_ONE)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.4.2")
 def test_an_invented_row_with_a_copied_seal_is_refused_and_found(
     case: Case, record_property: Callable[[str, object], None]
 ) -> None:

@@ -401,6 +401,7 @@ def asked(callers: Callers, method: str, kind: str) -> Any:
     return ParseDict(made, message_factory.GetMessageClass(METHODS[method].input_type)())
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.4")
 def test_the_table_has_a_line_for_every_rpc_and_knows_every_kind_of_caller(callers: Callers) -> None:
     lines = table()
     assert set(lines) == set(METHODS), "a method without a line, or a line without a method"
@@ -412,6 +413,7 @@ def test_the_table_has_a_line_for_every_rpc_and_knows_every_kind_of_caller(calle
     assert len(lines) >= 70
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.1.1", "ASVS 5.0.0-8.2.1")
 def test_every_method_is_for_those_whom_the_table_names_and_for_nobody_else(
     callers: Callers, record_property: Any
 ) -> None:
@@ -433,6 +435,7 @@ def test_every_method_is_for_those_whom_the_table_names_and_for_nobody_else(
     assert counts["refused"] >= 200
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.4")
 def test_who_has_not_shown_who_it_is_may_nothing(callers: Callers, record_property: Any) -> None:
     refused = 0
     for method in METHODS:

@@ -165,6 +165,7 @@ DDL = [
 ]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.2.2")
 @pytest.mark.parametrize("statement", DDL)
 def test_the_servers_role_cannot_change_the_schema(postgres: PostgresServer, statement: str) -> None:
     """`ALTER … DISABLE` and the like need the owner; the whole contract suite runs with the server's role."""
@@ -176,6 +177,7 @@ def test_the_servers_role_cannot_change_the_schema(postgres: PostgresServer, sta
     assert "permission denied" in str(refused.value) or "must be owner" in str(refused.value)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.2.2")
 def test_the_servers_role_cannot_migrate(postgres: PostgresServer) -> None:
     postgres.admin("CREATE DATABASE empty OWNER trien_owner TEMPLATE template0")
     assert schema_state(postgres.url("empty")).verdict is SchemaVerdict.EMPTY

@@ -15,6 +15,7 @@ from trien_server.core.errors import Refusal
 from trien_server.core.records import Approval, AuditEntry, Authorization, Challenge
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.4.2 once")
 @pytest.mark.promise("P1", "P2")
 def test_of_64_callers_with_one_one_time_password_over_two_processes_one_signs(postgres: PostgresServer) -> None:
     rounds, callers = 4, 64

@@ -21,6 +21,7 @@ def lock_of(signer: SignerAttempts, client: ClientAttempts, at: datetime) -> tim
     return locked.value.retry_after
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.2.2 waiting")
 def test_three_failures_in_a_row_shut_a_client_out_and_the_time_doubles() -> None:
     signer, client = fresh()
     at, waits, remaining = AT, [], []
@@ -38,6 +39,7 @@ def test_three_failures_in_a_row_shut_a_client_out_and_the_time_doubles() -> Non
     assert remaining == [2, 1, 0] * 3
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.2.2")
 def test_five_failures_over_all_clients_lock_the_signer_and_the_lock_grows_to_an_hour() -> None:
     signer, _ = fresh()
     at, waits = AT, []

@@ -288,6 +288,7 @@ def test_a_bad_chain_is_refused_by_its_first_fault_and_position(name: str) -> No
     assert refused.value.field == ("chain" if position is None else f"chain[{position}]")
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.4.1")
 @pytest.mark.parametrize("function", ["sha1", "sha256"])
 @pytest.mark.parametrize("which", ["signer", "sub", "root"])
 def test_a_signature_over_a_broken_hash_is_worth_nothing_but_on_a_root(

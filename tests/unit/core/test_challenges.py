@@ -112,6 +112,7 @@ def test_the_mac_of_a_code_is_for_one_challenge_and_one_list() -> None:
     assert len(messages) == 12
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.3")
 def test_a_draw_that_would_prefer_some_codes_is_thrown_away() -> None:
     end = 2**32 - 2**32 % 10**6
     drawn = Draws(2**32 - 1, end, end - 1)
@@ -120,6 +121,7 @@ def test_a_draw_that_would_prefer_some_codes_is_thrown_away() -> None:
     assert new_code(Draws(7), digits=8).reveal() == b"00000007"
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.3", "NIST 800-63B-4 3.1.3.2 length")
 @pytest.mark.parametrize("digits", [6, 7, 8])
 def test_every_digit_of_a_code_is_as_likely_as_any_other(digits: int) -> None:
     codes = [new_code(SystemRandomness(), digits=digits).reveal().decode() for _ in range(5_000)]
@@ -130,6 +132,7 @@ def test_every_digit_of_a_code_is_as_likely_as_any_other(digits: int) -> None:
         assert all(330 < counts[digit] < 670 for digit in "0123456789")
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.3.2 lifetime")
 def test_a_challenge_waits_for_one_answer_about_its_list_until_it_expires() -> None:
     names = CHALLENGE.authorizations
     assert_answerable(CHALLENGE, names, at=AT + timedelta(minutes=5, microseconds=-1))

@@ -86,6 +86,7 @@ def test_the_vectors_of_rfc_6238_are_accepted(seconds: int, password: str, hash_
     assert memory.next_value == seconds // 30 + 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.1", "ASVS 5.0.0-6.5.5", "NIST 800-63B-4 3.1.4.2 once")
 @pytest.mark.promise("P2")
 def test_a_totp_is_accepted_one_step_either_side_and_once() -> None:
     secret = Secret(b"x" * 20)
@@ -101,6 +102,7 @@ def test_a_totp_is_accepted_one_step_either_side_and_once() -> None:
             assert accept(password, among=shown, kind=TOTP, state=memory) == (None, memory)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.1")
 @pytest.mark.promise("P2")
 @settings(deadline=None)  # other processes may have the cores meanwhile
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=30))

@@ -265,6 +265,7 @@ def test_lists_come_in_pages(world: World) -> None:
             Page.parse(size, bad)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.2.5")
 @pytest.mark.promise("P12")
 def test_no_audit_entry_holds_a_secret(world: World) -> None:
     world.sign(digests(1), password=world.code())

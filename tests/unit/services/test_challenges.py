@@ -63,6 +63,7 @@ def test_the_answer_of_an_ocra_authenticator_approves_exactly_its_list(world: Wo
     assert len(world.sign(digests(2), activated=(first.name, data)).signatures) == 2
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.6.2")
 @pytest.mark.promise("P2")
 @pytest.mark.parametrize("kind", [AuthenticatorKind.SMS, AuthenticatorKind.EMAIL])
 def test_a_delivered_code_approves_exactly_its_list(world: World, kind: AuthenticatorKind) -> None:
@@ -80,6 +81,7 @@ def other_client(world: World) -> Authorization:
     return world.authorize(digests(1), principal=PORTAL)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.1", "NIST 800-63B-4 3.1.3.2 once")
 @pytest.mark.promise("P2")
 def test_a_challenge_is_answered_once(world: World) -> None:
     world.add_ocra()
@@ -94,6 +96,7 @@ def test_a_challenge_is_answered_once(world: World) -> None:
     assert len(rows(world, Approval)) == 1
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.3.2 once")
 @pytest.mark.promise("P2")
 def test_sixty_four_callers_with_one_code_make_one_approval(world: World) -> None:
     world.add_delivery()
@@ -114,6 +117,7 @@ def test_sixty_four_callers_with_one_code_make_one_approval(world: World) -> Non
     assert len(rows(world, Approval)) == 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.6.2")
 @pytest.mark.promise("P2", "P3")
 def test_the_code_is_for_this_list_in_this_order(world: World) -> None:
     world.add_ocra()
@@ -149,6 +153,7 @@ def test_two_challenges_for_one_list_have_two_questions_and_two_codes(world: Wor
     assert first.challenge.code_mac != second.challenge.code_mac
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.5", "NIST 800-63B-4 3.1.3.2 lifetime")
 @pytest.mark.promise("P2")
 def test_an_expired_challenge_is_not_answered_even_if_the_clock_goes_back(world: World) -> None:
     world.add_ocra()
@@ -207,6 +212,7 @@ def test_codes_of_now_and_answers_do_not_pass_for_each_other(world: World) -> No
     assert world.approve(authorization, password=answer, challenge=asked.challenge.name)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.6.3", "NIST 800-63B-4 3.1.3.2 rate limit")
 @pytest.mark.promise("P2")
 def test_failures_of_all_kinds_count_together_and_a_new_code_does_not_reset_them(world: World) -> None:
     world.add_ocra()
@@ -238,6 +244,7 @@ def test_failures_of_all_kinds_count_together_and_a_new_code_does_not_reset_them
     assert not rows(world, Approval)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.2.2")
 @pytest.mark.promise("P11")
 def test_a_challenge_of_another_client_or_person_looks_like_an_unknown_one(world: World) -> None:
     world.add_ocra()
@@ -256,6 +263,7 @@ def test_a_challenge_of_another_client_or_person_looks_like_an_unknown_one(world
     assert [count.failures for count in counts] == [0] * len(counts), "nothing was evaluated"
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.8")
 @pytest.mark.promise("P11")
 def test_authenticators_of_others_cannot_be_told_from_unknown_ones(world: World) -> None:
     world.add_ocra()
@@ -479,6 +487,7 @@ def test_an_agency_has_no_authenticator_of_any_kind(world: World) -> None:
     assert tried == 5
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.4.1 strength")
 def test_authenticators_have_the_replay_memory_and_the_secret_that_their_kind_needs(world: World) -> None:
     uri = world.add_ocra(hash_function="SHA512", digits=7)
     world.add_delivery()

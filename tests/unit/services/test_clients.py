@@ -80,6 +80,7 @@ def refused(world: World, kind: type[errors.Refusal], call: Callable[[], object]
     return caught.value
 
 
+@pytest.mark.requirement("ASVS 5.0.0-13.3.4")
 def test_a_new_token_goes_beside_the_old_one_until_the_overlap_ends(world: World) -> None:
     old, new = token_of(world), new_token(SystemRandomness())
     proposal = world.use.update_client(
@@ -113,6 +114,7 @@ def test_a_client_changes_from_a_token_to_a_certificate_and_to_another_one(world
         world.use.authenticate.by_token(token_of(world))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.3.2")
 @pytest.mark.promise("P2")
 def test_a_token_that_is_taken_away_stops_calls_that_began_with_it(world: World) -> None:
     old, new = token_of(world), new_token(SystemRandomness())
@@ -300,6 +302,7 @@ def _calls_of(world: World, principal: Principal, made: Authorization) -> dict[s
     }
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.2.1")
 @pytest.mark.promise("P11")
 def test_a_client_calls_the_methods_of_its_scope_and_no_other(
     world: World, record_property: Callable[[str, object], None]
@@ -330,6 +333,7 @@ def test_a_client_calls_the_methods_of_its_scope_and_no_other(
     assert len(messages) == 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.2.2")
 @pytest.mark.promise("P11")
 def test_a_client_of_one_organization_does_not_see_the_others_credentials(world: World) -> None:
     def seen() -> set[str]:

@@ -62,6 +62,7 @@ def forbidden(world: World, call: Callable[[], object], *, said: str) -> errors.
 # Hours
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.2.4")
 @pytest.mark.promise("P8")
 @pytest.mark.parametrize(
     ("hour", "minute", "weekday", "within"),
@@ -134,6 +135,7 @@ def test_a_retry_out_of_hours_is_refused_and_goes_on_by_day(world: World) -> Non
 # Kinds of authenticator
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.6", "ASVS 5.0.0-6.6.1", "NIST 800-63B-4 3.2.9")
 @pytest.mark.promise("P2")
 @pytest.mark.parametrize("kinds", [(OCRA,), (SMS, EMAIL), (HOTP,)])
 def test_a_code_of_a_kind_that_the_policy_leaves_out_is_not_even_looked_at(
@@ -330,6 +332,7 @@ def test_what_is_committed_stops_every_request_whose_transaction_begins_later(
     assert world.sign(digests(1), credential="credentials/other", password=code).signatures
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.2.4")
 @pytest.mark.parametrize("way", ["at once", "a list"])
 def test_the_end_of_the_hours_is_that_of_the_transaction(world: World, way: str) -> None:
     """Checked in the last second and committed behind it: refused, and nothing consumed."""

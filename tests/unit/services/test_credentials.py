@@ -566,6 +566,7 @@ def limit(world: World, name: str, *organizations: str) -> None:
     put(world, next_version(operator, organizations=organizations))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.4.1")
 def test_an_officer_who_is_limited_to_an_organization_sees_and_changes_its_credentials_alone(world: World) -> None:
     put(
         world,

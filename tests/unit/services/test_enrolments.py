@@ -125,6 +125,7 @@ def refused(world: World, kind: type[errors.Refusal], act: Any) -> errors.Refusa
     return caught.value
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.4.6")
 @pytest.mark.promise("P9", "P12")
 def test_a_code_goes_to_the_person_alone_where_there_is_an_address(world: World) -> None:
     change(world, Signer, CLERK, email="hoa@phulam.example")
@@ -151,6 +152,7 @@ def test_a_code_goes_to_the_person_alone_where_there_is_an_address(world: World)
     assert code[1][:16] not in stored
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.4.4", "NIST 800-63B-4 4.2.2.2")
 @pytest.mark.promise("P9")
 def test_no_operator_alone_redirects_a_code(world: World) -> None:
     """Both agree on the address, and it has to be the person's still when the code is sent."""
@@ -168,6 +170,7 @@ def test_no_operator_alone_redirects_a_code(world: World) -> None:
     assert not [text for _, text in told(world) if LINK.search(text)]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.4.6")
 @pytest.mark.promise("P9")
 def test_a_failing_carrier_gives_no_operator_the_code(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL)
@@ -181,6 +184,7 @@ def test_a_failing_carrier_gives_no_operator_the_code(world: World) -> None:
     refused(world, errors.DeliveryFailed, lambda: send(world))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.4.6")
 @pytest.mark.promise("P9")
 def test_halves_are_for_the_two_who_agreed_where_nothing_can_be_sent(world: World) -> None:
     world.agree(propose(world))
@@ -215,6 +219,7 @@ def test_codes_are_limited_by_signer_and_day(world: World) -> None:
     assert len(entries) == sent
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.7", "NIST 800-63B-4 4.3", "NIST 800-63B-4 4.6")
 @pytest.mark.promise("P9", "P4")
 def test_a_lost_phone_ends_at_once_and_the_new_one_waits(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL, phone=TELEPHONE)
@@ -248,6 +253,7 @@ def test_a_lost_phone_ends_at_once_and_the_new_one_waits(world: World) -> None:
     refused(world, errors.OneTimePasswordRejected, lambda: world.sign(digests(1), password=world.code()))
 
 
+@pytest.mark.requirement("NIST 800-63B-4 4.1.2.1")
 @pytest.mark.promise("P9")
 def test_a_further_authenticator_waits_like_a_replacement(world: World) -> None:
     """Else the waiting time would be gone round by naming nothing that is replaced."""
@@ -267,6 +273,7 @@ def test_the_code_of_a_replacement_is_not_sent_to_the_phone(world: World) -> Non
     assert len(told(world, SMS)) == 1, "it is told of it, though"
 
 
+@pytest.mark.requirement("NIST 800-63B-4 4.1.2.1")
 @pytest.mark.promise("P2")
 @pytest.mark.parametrize("replaces", [PHONE, None], ids=["the replaced one", "one that stays"])
 def test_a_code_of_an_authenticator_that_the_person_has_spares_the_wait(world: World, replaces: str | None) -> None:
@@ -313,6 +320,7 @@ def test_the_old_secret_never_decrypts_under_the_new_name(world: World) -> None:
     assert "verification" in refusal.message
 
 
+@pytest.mark.requirement("NIST 800-63B-4 4.2.3")
 @pytest.mark.promise("P9")
 def test_after_a_crash_the_wait_begins_when_the_person_is_told(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL)
@@ -327,6 +335,7 @@ def test_after_a_crash_the_wait_begins_when_the_person_is_told(world: World) -> 
     refused(world, errors.EnrolmentNotPending, lambda: begin(world, person_with_link(world, texts[1])))
 
 
+@pytest.mark.requirement("NIST 800-63B-4 4.2.3")
 @pytest.mark.promise("P9")
 def test_a_person_who_cannot_be_told_gets_no_code(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL)
@@ -394,6 +403,7 @@ def test_five_wrong_first_codes_end_it(world: World) -> None:
     assert enrolled(world).encrypted_secret == b""
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.4.1", "NIST 800-63B-4 4.1.2.2")
 @pytest.mark.promise("P2")
 def test_of_those_who_begin_together_exactly_one_gets_the_secret(
     world: World, record_property: Callable[[str, object], None]
@@ -426,6 +436,7 @@ def test_an_enrolment_is_withdrawn_for_good(world: World) -> None:
     refused(world, errors.AlreadyExists, lambda: propose(world))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.4.1", "NIST 800-63B-4 4.1.2.2")
 def test_an_enrolment_ends_after_two_weeks(world: World) -> None:
     world.agree(propose(world))
     person = world.enrolling(NEW)
@@ -434,6 +445,7 @@ def test_an_enrolment_ends_after_two_weeks(world: World) -> None:
     refused(world, errors.EnrolmentNotPending, lambda: send(world))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.7", "ASVS 5.0.0-6.5.6", "NIST 800-63B-4 3.2.1", "NIST 800-63B-4 4.1")
 @pytest.mark.promise("P9")
 def test_authenticators_are_listed_and_disabled_for_ever(world: World) -> None:
     change(world, Signer, CHAIR, email=MAIL)

@@ -117,6 +117,7 @@ def test_a_leaked_day_key_makes_no_granted_requests_of_later_days(world: World) 
     assert world.hsm.signatures == made
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.8")
 @pytest.mark.promise("P2")
 def test_a_code_is_judged_by_the_time_of_the_transaction(world: World) -> None:
     """A request that waited long for its transaction gains no time."""

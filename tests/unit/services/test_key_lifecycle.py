@@ -58,6 +58,7 @@ def statement(proposal: Proposal) -> dict[str, object]:
     return content
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.1.1")
 def test_each_change_is_made_from_its_own_states_alone(world: World) -> None:
     world._add_key("keys/free", KeyType.EC_P256)
     calls: dict[str, tuple[Callable[[World, str], object], set[KeyState]]] = {
@@ -190,6 +191,7 @@ def test_the_second_operator_reads_that_a_certificate_authority_uses_the_key(wor
     assert request == {"name": "keys/free", "delay_days": 30, "used_by": [used]}
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.1.1")
 def test_every_change_of_a_key_is_an_entry_with_its_version(world: World) -> None:
     disable(world)
     world.agree(enable(world))

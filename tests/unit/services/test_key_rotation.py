@@ -101,6 +101,7 @@ def forged(world: World, record: Record, seal_key: str, generation: int) -> Seal
     return Sealed(record=record, seal_key=seal_key, seal=seal)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.2.2")
 @pytest.mark.promise("P5")
 def test_after_a_rotation_every_slow_row_is_sealed_by_the_new_key_and_everything_goes_on(world: World) -> None:
     world.sign(digests(1))
@@ -377,6 +378,7 @@ def wrapped_keys(world: World) -> list[Key]:
     return [key for key in keys if key.wrapped_key is not None]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-11.2.2")
 @pytest.mark.promise("P4")
 def test_keys_are_wrapped_anew_and_sign_on_and_new_keys_use_the_new_generation(world: World) -> None:
     add_wrapped_keys(world, 3)

@@ -48,6 +48,7 @@ def parallel(world: World, principals: list[Principal], password: str) -> Counte
     return Counter(outcomes)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.1")
 @pytest.mark.promise("P2")
 def test_of_200_parallel_wrong_codes_from_one_client_three_are_evaluated(world: World) -> None:
     outcomes = parallel(world, [OFFICE] * 200, world.wrong_code())
@@ -56,6 +57,7 @@ def test_of_200_parallel_wrong_codes_from_one_client_three_are_evaluated(world: 
     assert count.failures == 3
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.1")
 @pytest.mark.promise("P2")
 def test_of_200_parallel_wrong_codes_from_twenty_clients_five_are_evaluated(world: World) -> None:
     principals = []
@@ -83,6 +85,7 @@ def test_of_200_parallel_wrong_codes_from_twenty_clients_five_are_evaluated(worl
     assert attempt(world, PORTAL, world.code()) == "OK"
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.2.2 waiting")
 def test_one_failing_client_does_not_lock_the_signer_out_of_another(world: World) -> None:
     outcomes = [attempt(world, OFFICE, world.wrong_code()) for _ in range(4)]
     assert outcomes == ["ONE_TIME_PASSWORD_REJECTED"] * 3 + ["SIGNER_LOCKED"]
@@ -93,6 +96,7 @@ def test_one_failing_client_does_not_lock_the_signer_out_of_another(world: World
     assert attempt(world, OFFICE, world.code()) == "OK"
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.1.4.2 secrets")
 def test_a_locked_signers_secrets_are_not_even_decrypted(world: World) -> None:
     for _ in range(3):
         attempt(world, OFFICE, world.wrong_code())
@@ -123,6 +127,7 @@ def test_an_operator_unlocks_the_signer_for_every_client(world: World) -> None:
         world.use.unlock_signer(OFFICE, CHAIR, deadline=world.deadline())
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.2.2")
 @pytest.mark.promise("P9")
 def test_an_officer_who_unlocks_without_end_gives_a_client_a_hundred_guesses(world: World) -> None:
     outcomes: Counter[str] = Counter()

@@ -162,6 +162,7 @@ def test_a_limited_officer_enters_and_changes_only_what_lies_within_the_limits(w
             change(name, **changes)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.4.1")
 @pytest.mark.promise("P9")
 def test_a_limited_officer_decides_on_nothing_outside_the_limits(world: World) -> None:
     limited = add_limited(world, "east")

@@ -160,6 +160,7 @@ def test_the_statement_says_who_what_until_when_and_every_field_that_changes(wor
     assert change["fields"]["state"] == {"before": None, "after": "ENABLED"}
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.2.1")
 def test_the_log_says_who_proposed_and_who_approved(world: World) -> None:
     proposal = propose(world)
     before = {row.record.name for row in world.store.rows(AuditEntry)}
@@ -176,6 +177,7 @@ def test_the_log_says_who_proposed_and_who_approved(world: World) -> None:
     assert executed["approval_signature"]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.4.2")
 def test_nobody_approves_or_rejects_their_own_proposal(world: World) -> None:
     proposal = propose(world)
     refused(world, errors.OwnProposal, lambda: FIRST.approve(world, proposal))
@@ -332,6 +334,7 @@ def test_a_proposal_that_is_not_there_looks_like_a_forbidden_one(world: World) -
     assert len(told) == 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.4.2")
 @pytest.mark.parametrize(
     "change", [{"state": State.DISABLED}, {"roles": (Role.MONITOR.value,)}], ids=["disabled", "demoted"]
 )

@@ -82,6 +82,7 @@ def refused(kind: type[errors.Refusal], act: Callable[[], object]) -> errors.Ref
     return caught.value
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.6", "NIST 800-63B-4 3.2.1", "NIST 800-63B-4 4.3")
 @pytest.mark.promise("P2", "P9")
 def test_freezing_stops_signatures_approvals_and_what_was_approved(world: World) -> None:
     pending, approved = world.authorize(digests(1)), world.authorize(digests(2))
@@ -123,6 +124,7 @@ def test_wrong_codes_to_freeze_count_as_all_others(world: World) -> None:
     assert freeze(world, by=PORTAL).state is SignerState.FROZEN, "another application is not shut out"
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.2.2")
 @pytest.mark.promise("P11")
 def test_an_application_acts_for_its_own_people_alone(world: World) -> None:
     for act in (

@@ -90,6 +90,7 @@ def test_signers_are_listed_page_by_page_and_by_organization(world: World) -> No
         listed(world, organization="organizations/nowhere")
 
 
+@pytest.mark.requirement("ASVS 5.0.0-8.4.1")
 def test_a_limited_officer_sees_and_changes_only_signers_within_the_limits(world: World) -> None:
     limited = add_limited(world, "east")
     for number in range(20):
@@ -133,6 +134,7 @@ def test_a_limited_officer_pages_through_a_thousand_signers_of_others(world: Wor
     assert listed(world, by=limited) == ["signers/z"]
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.7", "NIST 800-63B-4 3.1.3.3 binding")
 @pytest.mark.promise("P9")
 def test_another_address_needs_two_officers_and_is_told_of_to_both_addresses(world: World) -> None:
     add_signer(world, "mai", email="old@phulam.example")
@@ -181,6 +183,7 @@ def test_one_officer_disables_and_two_enable(world: World) -> None:
         use.disable_signer(OPERATOR, "signers/nobody", deadline=world.deadline())
 
 
+@pytest.mark.requirement("NIST 800-63B-4 4.5")
 def test_a_disabled_signer_signs_and_approves_nothing_until_two_officers_enable_it() -> None:
     world = World().populate()
     code, clerks = world.code(), world.code(CLERK)

@@ -49,6 +49,7 @@ def verify(world: World, credential: str, scheme: SignatureScheme, message: byte
     verify_signature(world.public_key(credential), scheme, message=message, signature=signature)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.2.1", "ASVS 5.0.0-16.3.1")
 @pytest.mark.promise("P1", "P6")
 @pytest.mark.parametrize(
     ("credential", "algorithm"),
@@ -100,6 +101,7 @@ def test_the_entry_is_durable_before_the_key_is_used(world: World) -> None:
     assert seen == [1]
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.2.7")
 @pytest.mark.promise("P2")
 def test_a_code_is_accepted_once_whatever_is_signed_and_whoever_asks(world: World) -> None:
     code = world.code()
@@ -110,6 +112,7 @@ def test_a_code_is_accepted_once_whatever_is_signed_and_whoever_asks(world: Worl
     assert len(world.store.rows(Approval)) == 1
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.1")
 @pytest.mark.promise("P2")
 def test_a_code_used_before_a_restart_is_not_accepted_after_it(world: World) -> None:
     code = world.code()
@@ -118,6 +121,7 @@ def test_a_code_used_before_a_restart_is_not_accepted_after_it(world: World) -> 
         world.sign(digests(1), password=code, use=world.new_process())
 
 
+@pytest.mark.requirement("NIST 800-63B-4 3.2.7")
 @pytest.mark.promise("P2")
 def test_an_older_step_is_not_accepted_after_a_newer_one(world: World) -> None:
     older = world.code()
@@ -143,6 +147,7 @@ def test_a_clock_that_went_back_opens_no_used_step_and_stops_the_service(world: 
     world.sign(digests(1), password=world.code())
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.8")
 @pytest.mark.promise("P8")
 def test_a_clock_that_differs_from_the_stores_stops_the_service_and_costs_no_code(world: World) -> None:
     code = world.code()
@@ -180,6 +185,7 @@ def test_all_items_of_a_call_are_signed_in_order_or_none(world: World) -> None:
     assert world.hsm.signatures == made
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.3")
 @pytest.mark.promise("P8")
 def test_what_cannot_start_costs_no_one_time_password(world: World) -> None:
     """Each refusal comes with a fresh code, and the last call shows that the code still opens."""
@@ -337,6 +343,7 @@ def test_a_fault_behind_the_grant_is_completed_by_a_retry_under_the_same_approva
     assert kinds["signing_resumed"] == (0 if fault == "outcome answer lost" else 1)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.5.3")
 @pytest.mark.promise("P1", "P8")
 def test_a_commit_with_unknown_result_gives_no_signature_until_a_retry_finds_it(world: World) -> None:
     request_id, code = new_request_id(), world.code()
@@ -600,6 +607,7 @@ def test_an_expired_certificate_stops_signing(world: World) -> None:
         world.sign(digests(1))
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.3.8")
 @pytest.mark.promise("P11")
 def test_unknown_and_forbidden_look_the_same(world: World) -> None:
     answers = set()
@@ -636,6 +644,7 @@ def test_a_warm_request_costs_the_token_one_decryption_and_one_signature_an_item
     assert (cost["authenticate"], cost["decrypt"]) == (1, 0)
 
 
+@pytest.mark.requirement("ASVS 5.0.0-16.3.1", "ASVS 5.0.0-16.3.2")
 def test_a_refusal_is_written_down(world: World) -> None:
     with pytest.raises(errors.OneTimePasswordRejected):
         world.sign(digests(1), password=world.wrong_code())
