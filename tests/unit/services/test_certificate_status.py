@@ -423,6 +423,32 @@ def test_a_revoked_certificate_whose_record_is_deleted_signs_nothing(policy: Rev
     assert world.hsm.signatures == signatures
 
 
+@pytest.mark.parametrize("known_before", [True, False])
+def test_a_status_that_is_written_while_a_request_is_at_work_stops_it(mild: Case, known_before: bool) -> None:
+    """Also the first one: of what was not known, somebody may just have learnt that it is revoked."""
+    if known_before:
+        mild.source.good(mild.leaf)
+        mild.source.good(mild.intermediate)
+        mild.checks.check()
+        mild.world.clock.advance(HOUR)
+    told = []
+
+    def learn_once(method: str) -> None:
+        if method == "prepare" and not told:
+            told.append(method)
+            mild.source.revoked(mild.leaf)
+            assert mild.node().check() == 1
+
+    before = mild.world.store.rows(AuthenticatorState)
+    signatures = mild.world.hsm.signatures
+    mild.world.hsm.before = learn_once
+    with pytest.raises(CertificateRevoked):
+        mild.sign()
+    assert told
+    assert mild.world.store.rows(AuthenticatorState) == before
+    assert mild.world.hsm.signatures == signatures
+
+
 def test_revoking_a_credential_of_the_own_ca_revokes_its_certificate_and_lists_it() -> None:
     world, name = own_credential()
     world.use.revoke_credential(OPERATOR, NEW, reason=RevocationReason.AFFILIATION_CHANGED, deadline=world.deadline())

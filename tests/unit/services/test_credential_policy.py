@@ -12,6 +12,7 @@ from tests.unit.services.test_credentials import restrict, revoke, suspend, upda
 from trien_server.core import errors
 from trien_server.core.records import (
     AuditEntry,
+    Authenticator,
     AuthenticatorKind,
     AuthenticatorState,
     Authorization,
@@ -19,6 +20,9 @@ from trien_server.core.records import (
     ClientAttempts,
     SignerAttempts,
 )
+from trien_server.services.changes import Change
+from trien_server.services.transactions import next_version
+from trien_server.services.trusted import TrustedView
 
 HANOI = ZoneInfo("Asia/Ho_Chi_Minh")
 HOURS = ("mon-fri 07:00-17:30",)
@@ -246,6 +250,37 @@ def test_what_was_approved_under_a_looser_policy_is_not_used_under_a_stricter_on
     loose: dict[str, Any] = {"authenticator_kinds": (), "client_collected_otp": True, "max_items": 0}
     update(world, P256, **{name: loose[name] for name in changes})
     assert len(world.sign(digests(3), activated=activated).signatures) == 3
+
+
+@pytest.mark.promise("P2", "P5")
+def test_what_a_lost_authenticator_approved_opens_no_more_once_it_is_disabled(world: World) -> None:
+    authorization = world.authorize(digests(3))
+    authenticator = world.approve(authorization).approval.authenticator
+    activated = (authorization.name, world.activation_data(authorization))
+    assert len(world.sign(digests(3)[:1], activated=activated).signatures) == 1
+    other = world.new_process()
+    world.use.disable_authenticator(OPERATOR, authenticator, deadline=world.deadline())
+    signatures = world.hsm.signatures
+    for use in (world.use, other):
+        with pytest.raises(errors.AuthorizationExpired, match="disabled or replaced"):
+            world.sign(digests(3)[1:], activated=activated, use=use)
+    assert world.hsm.signatures == signatures
+
+
+@pytest.mark.promise("P2", "P5")
+def test_what_a_lost_authenticator_approved_opens_no_more_once_another_has_its_name(world: World) -> None:
+    authorization = world.authorize(digests(1))
+    authenticator = world.approve(authorization).approval.authenticator
+    activated = (authorization.name, world.activation_data(authorization))
+    world.clock.advance(timedelta(minutes=5))
+
+    def replace(view: TrustedView) -> Change:
+        before = view.require(Authenticator, authenticator)
+        return Change(kind="replaced", slow=[next_version(before, create_time=world.clock.now())])
+
+    world.use.changes.make("enrolment", replace, deadline=world.deadline())
+    with pytest.raises(errors.AuthorizationExpired, match="disabled or replaced"):
+        world.sign(digests(1), activated=activated)
 
 
 def test_more_items_than_the_policy_allows_are_refused_before_any_code(world: World) -> None:

@@ -91,7 +91,7 @@ def known_status(view: TrustedView, credential: Credential) -> KnownStatus:
         if own is not None:
             return dataclasses.replace(unknown, revocation=Revocation.GOOD, source=OWN_CA)
         return dataclasses.replace(unknown, source="the chain does not have the certificate's issuer")
-    found = view.get(CertificateStatus, status_name(credential.name))
+    found = view.get_unchanged(CertificateStatus, status_name(credential.name))
     if found is None or found.chain_hash != chain_hash(credential.certificate_chain):
         return unknown
     return dataclasses.replace(

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import datetime, tzinfo
 
-from trien_server.core.errors import NotAllowedByPolicy
+from trien_server.core.errors import AuthorizationExpired, NotAllowedByPolicy
 from trien_server.core.policy import allowed_kinds, hours_of
 from trien_server.core.records import (
     Approval,
@@ -12,6 +12,7 @@ from trien_server.core.records import (
     AuthenticatorKind,
     Authorization,
     Credential,
+    State,
 )
 from trien_server.services.access import require_client_collected_otp
 from trien_server.services.trusted import TrustedView
@@ -48,9 +49,17 @@ def require_approval_allowed(
 ) -> None:
     """Raises `NotAllowedByPolicy` unless the policy in force would let this approval be made: what was approved under
     a looser one is not used any more.
+
+    Raises `AuthorizationExpired` when the authenticator was disabled since, or replaced by another of its name: whoever
+    has the lost one may have approved by it.
     """
+    authenticator = view.require(Authenticator, approval.authenticator)
+    if authenticator.state is not State.ENABLED or approval.create_time < authenticator.create_time:
+        details = {"authorization": authorization.name, "state": str(authorization.state)}
+        message = f"{authorization.name} ended: the authenticator that approved it was disabled or replaced."
+        raise AuthorizationExpired(message, metadata=details)
     require_size(credential, authorization)
     if approval.assurance is Assurance.CLIENT_COLLECTED_OTP:
         require_client_collected_otp(credential)
     if credential.authenticator_kinds:
-        require_kinds(credential, {view.require(Authenticator, approval.authenticator).kind})
+        require_kinds(credential, {authenticator.kind})

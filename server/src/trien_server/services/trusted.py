@@ -14,7 +14,8 @@ class TrustedView:
     """A snapshot's rows, each checked before it is handed out (P5).
 
     A slow record has to be the one in force: its version is the one that the log names last for it.
-    `seen` holds every slow row that was handed out, `absent` what `has_none` found missing.
+    `seen` holds every slow row that was handed out, and the hot ones that were asked for by `get_unchanged`; `absent`
+    what `has_none` and that found missing.
     """
 
     def __init__(self, snapshot: Snapshot, seals: Seals) -> None:
@@ -29,6 +30,18 @@ class TrustedView:
         if row is not None and row.record.name != name:
             raise self._seals.distrust(kind.table, name, "another row's name came back")
         return None if row is None else self._trust(row)
+
+    def get_unchanged(self, kind: type[R], name: str) -> R | None:
+        """Returns a hot record on which the decision rests: a transaction asserts that it stays so. As `get`."""
+        row = self._snapshot.get(kind, name)
+        if row is None:
+            self.absent.append((kind, {"name": name}))
+            return None
+        if row.record.name != name:
+            raise self._seals.distrust(kind.table, name, "another row's name came back")
+        record = self._trust(row)
+        self.seen[kind.table, name] = row
+        return record
 
     def require(self, kind: type[R], name: str) -> R:
         """Returns the record that another trusted record names. Raises `RecordNotTrusted` when it is gone."""
@@ -88,7 +101,7 @@ class TrustedView:
 
 
 def assert_unchanged(transaction: Transaction, view: TrustedView) -> None:
-    """Raises `Stale` when a slow row that a view handed out is another now, or one that it missed is there."""
+    """Raises `Stale` when a row that a decision rests on is another now, or one that was missing is there."""
     for (_, name), row in view.seen.items():
         if transaction.get(type(row.record), name) != row:
             raise Stale
