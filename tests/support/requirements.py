@@ -47,16 +47,16 @@ tests run with SoftHSM, which is for development: with another token the token's
 _SOLE_CONTROL = """\
 ## Sole control, and EN 419 241-1
 
-Not claimed, only laid side by side. The signature activation module of EN 419 241-1 decides, by signature
-activation data that the signer's means protect, whether a key is used, and at its higher level (SCAL2) it does so
-inside a tamper-protected device, with data bound to the signer, the key and what is signed. Here this decision is
-made by an ordinary process that holds the token's PIN: who is inside that process or root on its machine can use
-every key. Keys are generated and used in the token, what is signed is fixed before the code is checked, and
-activation data is derived by the token for one authorization and one client: that is the *form* of activation,
-without a protected place for it. A code that an application collects, and a TOTP or HOTP code, which is bound to no
-document, stay below that in any case; an OCRA answer is bound to the list of documents. The roles of EN 419 241-1
-that have to be apart are apart here: auditor from all others, administrator from security officer
-(`core/roles.py`).
+Not claimed, only laid side by side. At its lower level (SCAL1), EN 419 241-1 has the signing application
+authenticate the signer before the key is used. At the higher (SCAL2), a signature activation module in a
+tamper-protected environment decides, by signature activation data that come from the signer and bind the signer,
+the key and what is signed. Here an ordinary process decides, which holds the token's PIN: who is inside that
+process or root on its machine can use every key. What is signed is fixed before the code is checked, keys are used
+in the token, and the activation data is derived by the token for one authorization and one client: the form of the
+higher level without its protected place. A code that an application collects, and a TOTP or HOTP code, which is
+bound to no document, stay below it in any case; an OCRA answer is bound to the list of documents. An auditor has no
+other role here, and nobody is both administrator and security officer (`core/roles.py`), as that standard asks for
+its roles.
 """
 
 

@@ -252,6 +252,7 @@ def test_what_was_approved_under_a_looser_policy_is_not_used_under_a_stricter_on
     assert len(world.sign(digests(3), activated=activated).signatures) == 3
 
 
+@pytest.mark.requirement("ASVS 5.0.0-6.5.6", "NIST 800-63B-4 4.3")
 @pytest.mark.promise("P2", "P5")
 def test_what_a_lost_authenticator_approved_opens_no_more_once_it_is_disabled(world: World) -> None:
     authorization = world.authorize(digests(3))
