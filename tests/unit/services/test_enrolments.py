@@ -32,6 +32,7 @@ from trien_server.core.records import (
     State,
 )
 from trien_server.core.secret import Secret
+from trien_server.services.authenticators import NewAuthenticator
 from trien_server.services.changes import Change
 from trien_server.services.enrolling import BegunEnrolment
 from trien_server.services.enrolments import NewEnrolment, NewEnrolments
@@ -545,3 +546,16 @@ def test_notices_are_one_line_without_links(language: Language, what: Telling, w
         assert "@" not in body
         assert bool(text.subject) == (kind is EMAIL)
     assert isinstance(world.hsm, MemoryHsm)
+
+
+@pytest.mark.promise("P9")
+@pytest.mark.parametrize(("address", "foreign"), [(MAIL, False), ("somebody@elsewhere.example", True)])
+def test_whoever_approves_delivered_codes_learns_whether_the_address_is_the_persons(
+    world: World, address: str, foreign: bool
+) -> None:
+    change(world, Signer, CHAIR, email=MAIL)
+    new = NewAuthenticator(name=f"{CHAIR}/authenticators/mail", signer=CHAIR, kind=EMAIL, digits=0, address=address)
+    proposal = world.use.create_authenticator(OPERATOR, new, deadline=world.deadline())
+    assert ("none of the person's own" in proposal.statement) is foreign
+    change(world, Signer, CHAIR, email=address if foreign else "new@phulam.example")
+    assert world.approve_proposal(proposal).state is ProposalState.OUTDATED

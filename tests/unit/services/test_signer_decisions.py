@@ -28,6 +28,7 @@ from trien_server.core.records import AuditEntry, AuthenticatorKind, Operator, S
 from trien_server.core.secret import Secret
 from trien_server.core.signature_uses import list_fingerprint
 from trien_server.services.changes import Change
+from trien_server.services.notices import PLACES
 from trien_server.services.transactions import next_version
 
 MAIL = "chair@phulam.example"
@@ -263,6 +264,22 @@ def test_notices_never_fail_a_signature_and_what_is_dropped_is_reported(world: W
     sign(world)
     world.use.notices.stop()
     assert [dict(event.fields)["count"] for event in world.events if event.name == "notices_dropped"] == ["2"]
+
+
+@pytest.mark.promise("P9")
+def test_an_application_that_signs_and_signs_drops_no_warning(world: World) -> None:
+    change(world, Signer, CHAIR, email=MAIL, signature_notices=True)
+    world.use = world.new_process()
+    queued = world.use.notices._jobs
+    while queued.qsize() < PLACES // 2:
+        world.use.notices._put(lambda: None)
+    for _ in range(3):
+        sign(world)
+    assert [event.name for event in world.events] == ["notices_dropped"] * 3
+    before = len(told(world))
+    world.use.disable_authenticator(OPERATOR, f"{CHAIR}/authenticators/phone", deadline=world.deadline())
+    world.use.notices.work_off()
+    assert len(told(world)) == before + 1
 
 
 @pytest.mark.promise("P8")

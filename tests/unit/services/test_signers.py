@@ -126,6 +126,26 @@ def test_a_limited_officer_sees_and_changes_only_signers_within_the_limits(world
     assert use.disable_signer(limited, "signers/a-01", deadline=deadline).state is SignerState.DISABLED
 
 
+@pytest.mark.promise("P11")
+def test_a_limited_officer_reads_no_proposal_about_signers_of_others(world: World) -> None:
+    """Statements hold people's addresses."""
+    limited = add_limited(world, "east")
+    add_signer(world, "inside", "commune")
+    add_signer(world, "outside", "west", email="secret@west.example")
+    within = propose(world, "inside", display_name="Khác")
+    without = propose(world, "outside", organization="organizations/west", email="other@west.example")
+    assert "secret@west.example" in without.statement
+    assert world.use.get_proposal(limited, within.name) == within
+    for name in (without.name, "proposals/none"):
+        with pytest.raises(errors.PermissionDenied) as refused:
+            world.use.get_proposal(limited, name)
+        assert refused.value.message == errors.PermissionDenied().message
+    page = Page(size=50, after="")
+    shown = [one.name for one in world.use.list_proposals(limited, state=ProposalState.PENDING, page=page)[0]]
+    assert shown == [within.name]
+    assert len(world.use.list_proposals(OPERATOR, state=ProposalState.PENDING, page=page)[0]) == 2
+
+
 def test_a_limited_officer_pages_through_a_thousand_signers_of_others(world: World) -> None:
     limited = add_limited(world, "east")
     lines = [f"b-{number:04},Người {number},west" for number in range(1500)]

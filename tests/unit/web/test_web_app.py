@@ -10,7 +10,7 @@ from tests.fakes.clock import ManualClock
 from trien_server.core.delivered_text import Language
 from trien_server.web.app import WebApp
 from trien_server.web.enrolment import Answer, Asked, EnrolmentPage
-from trien_server.web.rates import MOST_OF_ALL, MOST_OF_ONE, Rates
+from trien_server.web.rates import MOST_OF_ALL, MOST_OF_ONE, Rates, network_of
 
 
 class OnePage:
@@ -71,6 +71,11 @@ def test_no_request_is_sent_elsewhere_and_every_answer_has_the_headers(path: str
 
 def test_the_page_itself_is_shown() -> None:
     assert get("/enrol/abc", host="sign.example")[0] == 200
+
+
+def test_of_an_ipv6_network_all_addresses_are_one_caller() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1") != network_of("2001:db8:0:1::1")
+    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1") != network_of("192.0.2.2")
 
 
 def test_one_address_takes_no_place_of_the_others() -> None:

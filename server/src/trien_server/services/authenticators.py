@@ -26,6 +26,7 @@ from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
 from trien_server.services.notices import Notices
 from trien_server.services.paging import Page, page_of
+from trien_server.services.persons import contact_channels
 from trien_server.services.proposals import Agreement, Plan, Proposals
 from trien_server.services.transactions import Transactions, next_version
 from trien_server.services.trusted import TrustedView
@@ -61,7 +62,7 @@ class CreateAuthenticator:
     def _plan(view: TrustedView, new: NewAuthenticator, agreement: Agreement) -> Change:
         if new.kind not in DELIVERED_KINDS:
             raise InvalidArgument("authenticator.kind", "expected SMS or EMAIL; the others are enrolled")
-        require_person(view, new.signer, field="parent")
+        person = require_person(view, new.signer, field="parent")
         enrolment = new.name.replace("/authenticators/", "/enrolments/")
         if view.get(Authenticator, new.name) is not None or view.get(Enrolment, enrolment) is not None:
             raise AlreadyExists(f"{new.name}, or an enrolment of that id, exists.")
@@ -76,7 +77,10 @@ class CreateAuthenticator:
             address=parse_address(new.kind, new.address, field="authenticator.address"),
             create_time=agreement.at,
         )
-        return Change(kind="authenticator_created", slow=[authenticator])
+        own = {channel.address for channel in contact_channels(person)}
+        # The statement holds this address alone: whoever approves has to know that it is not where the person is told.
+        foreign = [] if authenticator.address in own else ["The address is none of the person's own."]
+        return Change(kind="authenticator_created", slow=[authenticator], remarks=foreign)
 
     def _tell(self, records: Sequence[Record]) -> None:
         for record in records:

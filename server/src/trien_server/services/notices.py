@@ -25,7 +25,7 @@ from trien_server.services.trusted import TrustedView
 Job = Callable[[], object]
 
 PLACES = 1_000
-"""How many notices may wait; what comes beyond them is dropped and reported."""
+"""How many notices may wait, those of signatures in half of the places; what comes beyond is dropped and reported."""
 _THREADS = 2
 _DELIVERY_SECONDS = 10.0
 
@@ -89,7 +89,8 @@ class Notices:
     def signed(self, work: GrantedWork, persons: Sequence[Signer]) -> None:
         """Tells persons of a signature."""
         if persons:
-            self._put(partial(self._tell_signed, work, persons))
+            # An application that signs and signs must not take the places of what warns a person.
+            self._put(partial(self._tell_signed, work, persons), places=self._jobs.maxsize // 2)
 
     def tell(self, person: str, what: Telling, *, authenticator: str = "") -> None:
         """Tells a person of something on every known channel; of a new address on all others."""
@@ -185,8 +186,10 @@ class Notices:
             return False
         return True
 
-    def _put(self, job: Job) -> None:
+    def _put(self, job: Job, *, places: int | None = None) -> None:
         try:
+            if places is not None and self._jobs.qsize() >= places:
+                raise queue.Full
             self._jobs.put_nowait(job)
         except queue.Full:
             self._report("notices_dropped", {"count": "1", "because": "too many wait"})

@@ -121,6 +121,13 @@ class Proposals:
         """The methods that have a plan."""
         return frozenset(self._plans)
 
+    def require_within(self, view: TrustedView, operator: Operator, proposal: Proposal) -> None:
+        """Raises `PermissionDenied` when the operator is limited to other organizations than a proposal is about."""
+        plan = self._plans.get(proposal.method)
+        if plan is not None:
+            with contextlib.suppress(ValueError):  # An earlier version made it: an approval finds it outdated.
+                plan.require_within(view, operator, from_json(plan.command, json.loads(proposal.content)))
+
     def propose(self, principal: Principal, method: str, command: object, *, deadline: Deadline) -> Proposal:
         """Enters a proposal of an operator who may call the method.
 
@@ -299,10 +306,7 @@ class Proposals:
         keys = {proposal.proposer_key_hash, *(() if proposer is None else (proposer.public_key_hash,))}
         if operator.name == proposal.proposer or operator.public_key_hash in keys:
             raise OwnProposal
-        plan = self._plans.get(proposal.method)
-        if plan is not None:
-            with contextlib.suppress(ValueError):  # An earlier version made it: an approval finds it outdated.
-                plan.require_within(view, operator, from_json(plan.command, json.loads(proposal.content)))
+        self.require_within(view, operator, proposal)
         return proposal, operator
 
     def _change_of(

@@ -75,7 +75,10 @@ class EnrolmentPage:
 
     def act(self, asked: Asked, body: bytes) -> Answer:
         """Answers POST."""
-        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
+        try:
+            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=8)
+        except ValueError:  # More fields than any form of ours has.
+            fields = {}
         act, typed = (fields.get(name, [""])[0] for name in ("act", "code"))
         if act == "begin":
             return self._answered(asked, lambda principal: self._begin(asked, principal, typed))

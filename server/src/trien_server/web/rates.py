@@ -27,7 +27,7 @@ class Rates:
 
     def allows(self, address: str) -> bool:
         """Counts a request and tells whether it may be answered."""
-        network = _network(address)
+        network = network_of(address)
         with self._lock:
             self._renew()
             _count(self._counts, network)
@@ -40,7 +40,7 @@ class Rates:
     def count_wrong(self, address: str) -> None:
         """Counts a code that nobody has."""
         with self._lock:
-            _count(self._wrong, _network(address))
+            _count(self._wrong, network_of(address))
 
     def _renew(self) -> None:
         now = self._clock.monotonic()
@@ -56,7 +56,8 @@ def _count(counts: OrderedDict[str, int], network: str) -> None:
         counts.popitem(last=False)
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """Returns what counts as one caller: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

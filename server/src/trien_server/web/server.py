@@ -10,9 +10,11 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from trien_server.web.rates import network_of
+
 _MOST_CONNECTIONS = 256
 _MOST_CONNECTIONS_OF_ONE = 32
-"""Of one address: so one host holds neither all places nor the process's descriptors."""
+"""Of one address, of IPv6 its /64: so one host holds neither all places nor the process's descriptors."""
 _CONNECTION_SECONDS = 60.0
 """How long a connection lives at most: whoever sends slowly, or nothing, holds no place for longer."""
 _IDLE_SECONDS = 5
@@ -40,11 +42,12 @@ class BoundedSocket(socket.socket):
         """Returns a connection within the limits. Raises `ConnectionAbortedError` for another, which is closed."""
         accepted, address = super().accept()
         self._open = [(one, host) for one, host in self._open if one.fileno() != -1]
-        of_one = sum(host == address[0] for _, host in self._open)
+        caller = network_of(address[0])
+        of_one = sum(host == caller for _, host in self._open)
         if len(self._open) >= _MOST_CONNECTIONS or of_one >= _MOST_CONNECTIONS_OF_ONE:
             accepted.close()
             raise ConnectionAbortedError
-        self._open.append((accepted, address[0]))
+        self._open.append((accepted, caller))
         return accepted, address
 
 

@@ -132,8 +132,8 @@ class UseCases:
         )
         proposals = Proposals(transactions=transactions, changes=changes, clock=clock, randomness=randomness)
         self.proposals = proposals
-        self.get_proposal = GetProposal(transactions=transactions)
-        self.list_proposals = ListProposals(transactions=transactions)
+        self.get_proposal = GetProposal(transactions=transactions, proposals=proposals)
+        self.list_proposals = ListProposals(transactions=transactions, proposals=proposals)
         self.seals = seals
         self.transactions = transactions
         self.changes = changes
