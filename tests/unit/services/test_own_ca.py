@@ -27,6 +27,7 @@ from trien_server.core.errors import (
 from trien_server.core.records import (
     AuditEntry,
     CertificateAuthority,
+    Credential,
     IssuedCertificate,
     IssuedCertificateState,
     Key,
@@ -36,6 +37,7 @@ from trien_server.core.records import (
     State,
 )
 from trien_server.host.published_lists import ListFolder
+from trien_server.services.changes import Change
 from trien_server.services.own_ca import OwnCaSettings
 from trien_server.services.paging import Page
 from trien_server.services.revocation_lists import ListPublisher
@@ -203,6 +205,26 @@ def test_a_certificate_needs_a_key_that_is_the_signers(world: World) -> None:
     grant(world, "keys/free", CLERK)
     with pytest.raises(InvalidArgument, match="another signer's"):
         grant(world, "keys/free", CHAIR)
+
+
+@pytest.mark.promise("P9")
+def test_a_key_that_becomes_another_signers_while_a_certificate_is_approved_gets_none(world: World) -> None:
+    create_ca(world)
+    world._add_key("keys/free", KeyType.EC_P256)
+    proposal = world.use.own_ca.issue(OPERATOR, key="keys/free", signer=CHAIR, valid_days=0, deadline=world.deadline())
+    transact = world.store.transact
+
+    def raced(*arguments: object, **named: object) -> object:
+        world.store.transact = transact
+        spare = next(row.record for row in world.store.rows(Credential) if row.record.name == P256)
+        stolen = dataclasses.replace(spare, name="credentials/first", key="keys/free", signer=CLERK)
+        change = Change(kind="credential_created", slow=[dataclasses.replace(stolen, version=1)])
+        world.use.changes.make("test", lambda _: change, deadline=world.deadline())
+        return transact(*arguments, **named)
+
+    world.store.transact = raced
+    assert world.approve_proposal(proposal).state is ProposalState.OUTDATED
+    assert world.store.rows(IssuedCertificate) == []
 
 
 def test_nobody_approves_the_certificate_that_they_proposed_and_no_client_proposes_one(world: World) -> None:

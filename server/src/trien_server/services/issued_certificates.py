@@ -162,8 +162,12 @@ class IssueCertificate:
         key = view.get(Key, new.key)
         if key is None or key.state is not KeyState.ENABLED or key.purpose is not KeyPurpose.SIGNING:
             raise InvalidArgument("key", "there is no such enabled signing key")
-        owners = {credential.signer for credential in view.find(Credential, key=new.key)}
-        owners |= {issued.signer for issued in view.find(IssuedCertificate, key=new.key)}
+        owners: set[str] = set()
+        # That nobody has the key yet is asserted again by the transaction.
+        if not view.has_none(Credential, key=new.key):
+            owners |= {credential.signer for credential in view.find(Credential, key=new.key)}
+        if not view.has_none(IssuedCertificate, key=new.key):
+            owners |= {issued.signer for issued in view.find(IssuedCertificate, key=new.key)}
         if owners - {new.signer}:
             raise InvalidArgument("key", "the key is another signer's")
         return key
