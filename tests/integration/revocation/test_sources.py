@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.fakes.public_ca import (
     DAY,
     Issued,
@@ -225,6 +225,14 @@ LISTS: dict[str, tuple[Callable[[PublicCa], bytes], str]] = {
         lambda ca: ca.crl(extensions=_scope(full_name=[x509.UniformResourceIdentifier("http://other/list")])),
         "other certificates",
     ),
+    "a place of another kind": (
+        lambda ca: ca.crl(
+            extensions=_scope(
+                relative_name=x509.RelativeDistinguishedName([x509.NameAttribute(NameOID.COMMON_NAME, "part 2")])
+            )
+        ),
+        "a way that is not known here",
+    ),
     "delta": (lambda ca: ca.crl(extensions=((x509.DeltaCRLIndicator(1), True),)), "changes alone"),
     "critical": (
         lambda ca: ca.crl(extensions=((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"x"), True),)),
@@ -352,6 +360,13 @@ def test_a_ca_that_is_away_is_told_apart(web: WebServer) -> None:
         ("http://169.254.169.254/latest/meta-data", "no public address"),
         ("http://10.0.0.1/", "no public address"),
         ("http://0.0.0.0/", "no public address"),
+        ("http://[64:ff9b::10.0.0.1]/", "no public address"),
+        ("http://[64:ff9b:1::10.0.0.1]/", "no public address"),
+        ("http://[2002:a00:1::]/", "no public address"),
+        ("http://[::10.0.0.1]/", "no public address"),
+        ("http://[::ffff:0:10.0.0.1]/", "no public address"),
+        ("http://[fec0::1]/", "no public address"),
+        ("http://[5f00::1]/", "no public address"),
         ("file:///etc/passwd", "neither http nor https"),
         ("ftp://example.com/", "neither http nor https"),
         ("ldap://example.com/", "neither http nor https"),

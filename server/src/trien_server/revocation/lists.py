@@ -99,6 +99,8 @@ def _check_scope(listed: x509.CertificateRevocationList, certificate: x509.Certi
     is_ca = _is_ca(certificate)
     if (scope.only_contains_ca_certs and not is_ca) or (scope.only_contains_user_certs and is_ca):
         raise NotBelieved("its list is for other certificates")
+    if scope.relative_name is not None:
+        raise NotBelieved("its list names its place in a way that is not known here")
     if scope.full_name is not None and not set(scope.full_name) & set(_points(certificate)):
         raise NotBelieved("its list is for other certificates")
 

@@ -18,6 +18,10 @@ from urllib.parse import SplitResult, urlsplit
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 64 * 1024
 _AWAY_SECONDS = 60.0
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that is public in IPv6 (RFC 4291, section 2.4), but for addresses that stand for one of IPv4."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""The well-known prefix of RFC 6052; one that a network chose itself cannot be told."""
 
 
 class NotFetched(Exception):  # noqa: N818
@@ -153,8 +157,20 @@ def _parsed(url: str) -> tuple[SplitResult, str, int]:
 
 def _is_public(address: str) -> bool:
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return (mapped or parsed).is_global and not (mapped or parsed).is_multicast
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inside = _address_inside(parsed)
+        if inside is not None:
+            parsed = inside
+        elif parsed not in _GLOBAL_UNICAST:
+            return False
+    return parsed.is_global and not parsed.is_multicast
+
+
+def _address_inside(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Returns the IPv4 address to which a gateway would take what is sent to an IPv6 address."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 def _reason(host: str, fault: Exception) -> str:
