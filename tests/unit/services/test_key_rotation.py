@@ -285,6 +285,36 @@ def test_a_server_does_not_start_on_a_token_with_a_planted_sealing_key(world: Wo
         world.new_process().check_start()
 
 
+@pytest.mark.promise("P5")
+def test_a_seal_by_a_generation_that_no_record_names_is_refused_before_and_after_a_rotation(world: World) -> None:
+    """Somebody who once had the PIN made a key of a generation far ahead, and keeps rows that it sealed in stock."""
+    world.hsm.make_installation_key(SEALING, 9)
+    rotate(world, SEALING)
+    for table, name in ((Client, OFFICE.name), (InstallationKey, "installationKeys/sealing-2")):
+        right = row_of(world, table, name)
+        world.store.overwrite(forged(world, right.record, "9", 9))
+        world.clock.advance(timedelta(seconds=30))
+        for use in (world.use, world.new_process()):
+            with pytest.raises(errors.RecordNotTrusted):
+                world.sign(digests(1), use=use)
+        world.store.overwrite(right)
+        world.clock.advance(timedelta(seconds=30))
+    assert {event.fields["finding"] for event in world.events if event.name == "record_not_trusted"} == {
+        "its seal is by a key that no record names"
+    }
+    assert len(world.sign(digests(1)).signatures) == 1
+
+
+@pytest.mark.promise("P5", "P9")
+def test_a_sealing_key_that_somebody_made_beforehand_is_not_taken_into_use(world: World) -> None:
+    proposal = world.use.rotate_installation_key(OPERATOR, SEALING, deadline=world.deadline())
+    world.hsm.make_installation_key(SEALING, 2)
+    with pytest.raises(errors.StateConflict, match="sealing key 2 that no record names"):
+        world.use.rotate_installation_key(OPERATOR, SEALING, deadline=world.deadline())
+    assert world.approve_proposal(proposal).state is ProposalState.OUTDATED
+    assert row_of(world, InstallationKey, "installationKeys/sealing-1").record.state is ACTIVE
+
+
 @pytest.mark.promise("P8")
 def test_a_database_from_before_a_rotation_is_reported_at_start(world: World) -> None:
     before = world.store.reopened()

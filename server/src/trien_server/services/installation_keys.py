@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from trien_server.core.errors import StateConflict
 from trien_server.core.installation_keys import active_of, installation_key_name
+from trien_server.core.ports import Hsm, KeyMismatch
 from trien_server.core.principal import Principal
 from trien_server.core.records import InstallationKey, InstallationKeyPurpose, InstallationKeyState, Proposal
 from trien_server.services.access import require_operator
@@ -29,8 +30,9 @@ class RotateInstallationKey:
 
     method = "KeyService.RotateInstallationKey"
 
-    def __init__(self, *, proposals: Proposals, rotation: KeyRotation) -> None:
+    def __init__(self, *, proposals: Proposals, rotation: KeyRotation, hsm: Hsm) -> None:
         self._proposals = proposals
+        self._hsm = hsm
         proposals.register(
             Plan(
                 method=self.method,
@@ -42,11 +44,14 @@ class RotateInstallationKey:
         )
 
     def __call__(self, principal: Principal, purpose: InstallationKeyPurpose, *, deadline: Deadline) -> Proposal:
-        """Proposes the next generation. Raises `PermissionDenied`; `StateConflict` while a rotation is under way."""
+        """Proposes the next generation.
+
+        Raises `PermissionDenied`; `StateConflict` while a rotation is under way, or when the token has a sealing key
+        that nobody asked for: whoever had the PIN may have made it, and seals by it in stock.
+        """
         return self._proposals.propose(principal, self.method, NewGeneration(purpose=purpose), deadline=deadline)
 
-    @staticmethod
-    def _plan(view: TrustedView, new: NewGeneration, agreement: Agreement) -> Change:
+    def _plan(self, view: TrustedView, new: NewGeneration, agreement: Agreement) -> Change:
         keys = read_generations(view, new.purpose)
         active = active_of(keys)
         if keys[-1] != active:
@@ -55,6 +60,8 @@ class RotateInstallationKey:
         if retiring and new.purpose is InstallationKeyPurpose.SEALING:
             raise StateConflict(f"{retiring[0]} is being replaced: one rotation at a time.")
         generation = active.generation + 1
+        if new.purpose is InstallationKeyPurpose.SEALING:
+            self._require_none_on_token(generation)
         key = InstallationKey(
             name=installation_key_name(new.purpose, generation),
             purpose=new.purpose,
@@ -64,6 +71,18 @@ class RotateInstallationKey:
             create_time=agreement.at,
         )
         return Change(kind="installation_key_requested", slow=[key])
+
+    def _require_none_on_token(self, generation: int) -> None:
+        # The security officer makes wrapping keys before they are agreed on; a sealing key is made after it alone.
+        try:
+            there = self._hsm.has_installation_key(InstallationKeyPurpose.SEALING, generation)
+        except KeyMismatch:
+            there = True
+        if there:
+            raise StateConflict(
+                f"The token has a sealing key {generation} that no record names: the database was set back, or somebody"
+                " with the token's PIN made it. It has to be removed first."
+            )
 
 
 class ListInstallationKeys:

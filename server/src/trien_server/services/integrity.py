@@ -108,7 +108,9 @@ class CheckIntegrity:
         with suppress(RecordNotTrusted):  # the rows that say it are found below
             self._seals.learn(
                 self._store.read(
-                    lambda snapshot: read_sealing_generations(TrustedView(snapshot, self._seals), self._seals)
+                    lambda snapshot: read_sealing_generations(
+                        TrustedView(snapshot, self._seals, by_any=True), self._seals
+                    )
                 )
             )
         on_token = self._hsm.key_pairs()

@@ -40,6 +40,9 @@ def read_sealing_generations(view: TrustedView, seals: Seals) -> Generations:
     except ValueError as fault:
         raise seals.distrust(InstallationKey.table, "", str(fault)) from fault
     for (table, name), row in view.seen.items():
-        if sealing.generation_of(row.seal_key, hot=False) in found.retired:
+        generation = sealing.generation_of(row.seal_key, hot=False)
+        if generation in found.retired:
             raise seals.distrust(table, name, "its seal is by a retired key")
+        if generation not in {found.active, *found.others}:
+            raise seals.distrust(table, name, "its seal is by a key that no record names")
     return found

@@ -88,16 +88,17 @@ class Seals:
         seal_key = sealing.day_seal_key(at, self._generations.active)
         return Sealed(record=record, seal_key=seal_key, seal=self._day_seal(record, seal_key))
 
-    def verify(self, row: Sealed[R]) -> R:
+    def verify(self, row: Sealed[R], *, by_any: bool = False) -> R:
         """Returns the record when its seal is right; may call the token.
+
+        With `by_any` also a generation counts of which this process knows nothing yet: to learn of it.
 
         Raises `RecordNotTrusted`, after reporting it, or `HsmUnavailable`.
         """
+        generation = self._check_seal_key(row, by_any=by_any)
         if row.record.hot:
-            self._check_seal_key(row)
             self.derive(row.seal_key)
-            return self.verify_hot(row)
-        generation = self._check_seal_key(row)
+            return self._verify_hot(row)
         encoded = sealing.encode_row(row.record, row.seal_key)
         fingerprint = self._fingerprint(encoded, row.seal)
         with self._lock:
@@ -114,7 +115,10 @@ class Seals:
 
         Raises `RecordNotTrusted`, after reporting it, or `DayKeyMissing`.
         """
-        self._check_seal_key(row)
+        self._check_seal_key(row, by_any=False)
+        return self._verify_hot(row)
+
+    def _verify_hot(self, row: Sealed[R]) -> R:
         if not hmac.compare_digest(self._day_seal(row.record, row.seal_key), row.seal):
             raise self.distrust(row.record.table, row.record.name, "its seal does not verify")
         if not sealing.seal_day_fits(row.record, row.seal_key):
@@ -140,13 +144,20 @@ class Seals:
             for generation in self._generations.of(made)
         )
 
-    def _check_seal_key(self, row: Sealed[R]) -> int:
-        """Returns the generation of a seal key that may have sealed the row."""
+    def _check_seal_key(self, row: Sealed[R], *, by_any: bool) -> int:
+        """Returns the generation of a seal key that may have sealed the row.
+
+        One more than the active one may have come into use a moment ago. What is behind that somebody with the token's
+        PIN put there: it would seal for them when the keys that are known were long replaced.
+        """
         record = row.record
         generation = sealing.generation_of(row.seal_key, hot=record.hot)
         if generation is None:
             raise self.distrust(record.table, record.name, "its seal is by a key that seals no such rows")
-        end = self._generations.retired.get(generation)
+        known = self._generations
+        if generation > known.active + 1 and not by_any:
+            raise self.distrust(record.table, record.name, "its seal is by a key that no record names")
+        end = known.retired.get(generation)
         if end is not None and not (record.hot and sealing.is_from_before(record, end)):
             raise self.distrust(record.table, record.name, "its seal is by a retired key")
         return generation

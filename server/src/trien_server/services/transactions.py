@@ -154,7 +154,7 @@ class Transactions:
         """
         begun = self._clock.monotonic()
         found = self._store.read(
-            lambda snapshot: read_sealing_generations(TrustedView(snapshot, self._seals), self._seals)
+            lambda snapshot: read_sealing_generations(TrustedView(snapshot, self._seals, by_any=True), self._seals)
         )
         self._seals.learn(found)
         self._followed = begun

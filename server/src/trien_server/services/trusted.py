@@ -18,9 +18,11 @@ class TrustedView:
     what `has_none` and that found missing.
     """
 
-    def __init__(self, snapshot: Snapshot, seals: Seals) -> None:
+    def __init__(self, snapshot: Snapshot, seals: Seals, *, by_any: bool = False) -> None:
+        """`by_any` is that of `Seals.verify`."""
         self._snapshot = snapshot
         self._seals = seals
+        self._by_any = by_any
         self.seen: dict[tuple[str, str], Sealed[Record]] = {}
         self.absent: list[tuple[type[Record], dict[str, object]]] = []
 
@@ -85,7 +87,7 @@ class TrustedView:
         return None if outcome is None else outcome.signatures
 
     def _trust(self, row: Sealed[R]) -> R:
-        record = self._seals.verify(row)
+        record = self._seals.verify(row, by_any=self._by_any)
         if not record.hot:
             self._check_in_force(record)
             self.seen[record.table, record.name] = Sealed(record=record, seal_key=row.seal_key, seal=row.seal)
@@ -95,7 +97,7 @@ class TrustedView:
         change = self._snapshot.latest_change(record.name)
         if change is None:
             raise self._seals.distrust(record.table, record.name, "no audit entry names it")
-        entry = self._seals.verify(change)
+        entry = self._seals.verify(change, by_any=self._by_any)
         if (entry.subject, entry.subject_version) != (record.name, record.version):
             raise self._seals.distrust(record.table, record.name, "it is not the version that the log names last")
 

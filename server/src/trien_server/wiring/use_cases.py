@@ -211,7 +211,7 @@ class UseCases:
             clock=clock,
             report=report,
         )
-        self.rotate_installation_key = RotateInstallationKey(proposals=proposals, rotation=self.key_rotation)
+        self.rotate_installation_key = RotateInstallationKey(proposals=proposals, rotation=self.key_rotation, hsm=hsm)
         self.list_installation_keys = ListInstallationKeys(transactions=transactions)
         self.create_key = CreateKey(
             changes=changes,
