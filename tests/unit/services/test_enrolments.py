@@ -15,7 +15,7 @@ from tests.support.world import AGENCY, CHAIR, CLERK, OFFICE, OPERATOR, SECOND, 
 
 from trien_server.core import errors
 from trien_server.core.delivered_text import Language
-from trien_server.core.enrolments import enrolment_code, parse_code
+from trien_server.core.enrolments import LIFETIME, enrolment_code, parse_code
 from trien_server.core.notice_text import NoticeTexts, Telling
 from trien_server.core.ports import DecryptionFailed
 from trien_server.core.principal import Principal
@@ -26,8 +26,10 @@ from trien_server.core.records import (
     Enrolment,
     EnrolmentState,
     Operator,
+    Proposal,
     ProposalState,
     Signer,
+    SignerKind,
     SignerState,
     State,
 )
@@ -559,3 +561,50 @@ def test_whoever_approves_delivered_codes_learns_whether_the_address_is_the_pers
     assert ("none of the person's own" in proposal.statement) is foreign
     change(world, Signer, CHAIR, email=address if foreign else "new@phulam.example")
     assert world.approve_proposal(proposal).state is ProposalState.OUTDATED
+
+
+@pytest.mark.promise("P9")
+def test_a_person_has_one_open_enrolment_so_that_no_second_one_of_before_begins_unannounced(world: World) -> None:
+    name = add_newcomer(world)
+    first = NewEnrolment(name=f"{name}/enrolments/first", kind=AuthenticatorKind.TOTP)
+    second = NewEnrolment(name=f"{name}/enrolments/second", kind=AuthenticatorKind.TOTP)
+    use = world.use
+
+    def propose(wanted: NewEnrolment) -> Proposal:
+        return use.create_enrolments(OPERATOR, NewEnrolments(enrolments=(wanted,)), deadline=world.deadline())
+
+    one, other = propose(first), propose(second)
+    world.agree(one)
+    assert world.approve_proposal(other).state is ProposalState.OUTDATED
+    with pytest.raises(errors.StateConflict, match="first is open"):
+        propose(second)
+    use.cancel_enrolment(OPERATOR, first.name, deadline=world.deadline())
+    world.agree(propose(second))
+    world.clock.advance(LIFETIME)
+    world.agree(propose(NewEnrolment(name=f"{name}/enrolments/third", kind=AuthenticatorKind.TOTP)))
+
+
+@pytest.mark.promise("P9")
+def test_whoever_lets_a_frozen_person_sign_again_learns_of_what_is_still_open(world: World) -> None:
+    change(world, Signer, CHAIR, email=MAIL)
+    new = NewEnrolments(enrolments=(NewEnrolment(name=NEW, kind=AuthenticatorKind.TOTP),))
+    world.agree(world.use.create_enrolments(OPERATOR, new, deadline=world.deadline()))
+    change(world, Signer, CHAIR, state=SignerState.FROZEN)
+    proposal = world.use.enable_signer(OPERATOR, CHAIR, deadline=world.deadline())
+    assert f"{NEW} is open" in proposal.statement
+    world.use.cancel_enrolment(OPERATOR, NEW, deadline=world.deadline())
+    assert world.approve_proposal(proposal).state is ProposalState.OUTDATED
+    assert "is open" not in world.use.enable_signer(OPERATOR, CHAIR, deadline=world.deadline()).statement
+
+
+def add_newcomer(world: World) -> str:
+    """Enters a person who has no authenticator yet."""
+    return world.use.create_signer(
+        OPERATOR,
+        name="signers/newcomer",
+        display_name="Người mới",
+        kind=SignerKind.PERSON,
+        organization="organizations/commune",
+        position="",
+        deadline=world.deadline(),
+    ).name

@@ -7,10 +7,10 @@ does with it).
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from trien_server.core.enrolments import LIFETIME, assert_open, authenticator_of
-from trien_server.core.errors import AlreadyExists, InvalidArgument, PermissionDenied
+from trien_server.core.errors import AlreadyExists, InvalidArgument, PermissionDenied, StateConflict
 from trien_server.core.names import parent_of
 from trien_server.core.ports import Clock
 from trien_server.core.principal import Principal
@@ -87,7 +87,11 @@ class CreateEnrolments:
         )
 
     def __call__(self, principal: Principal, new: NewEnrolments, *, deadline: Deadline) -> Proposal:
-        """Proposes the enrolments. Raises `PermissionDenied`, `InvalidArgument`, `AlreadyExists`."""
+        """Proposes the enrolments.
+
+        Raises `PermissionDenied`, `InvalidArgument`, `AlreadyExists`, or `StateConflict` for a person who has an open
+        one.
+        """
         return self._proposals.propose(principal, self.method, new, deadline=deadline)
 
     def _plan(self, view: TrustedView, new: NewEnrolments, agreement: Agreement) -> Change:
@@ -125,6 +129,10 @@ class CreateEnrolments:
             raise InvalidArgument(f"{field}.kind", "expected TOTP, HOTP or OCRA: delivered codes need no enrolment")
         if view.get(Enrolment, wanted.name) is not None or view.get(Authenticator, authenticator_of(wanted.name)):
             raise AlreadyExists(f"{wanted.name}, or an authenticator of that id, exists.")
+        others = open_enrolments(view, person.name, at=agreement.at)
+        if others:
+            # Agreed on before the person had an authenticator, it would not have to wait when the person has one.
+            raise StateConflict(f"{others[0].name} is open: send its code again, or cancel it.")
         held = view.find(Authenticator, signer=person.name)
         replaced = [one for one in held if one.name == wanted.replaces]
         if wanted.replaces is not None and not replaced:
@@ -156,6 +164,16 @@ class CreateEnrolments:
     def _tell(self, records: Sequence[Record]) -> None:
         made = [record for record in records if isinstance(record, Enrolment)]
         self._notices.tell_of_enrolments([one for one in made if waits(one)])
+
+
+def open_enrolments(view: TrustedView, signer: str, *, at: datetime) -> list[Enrolment]:
+    """Returns the enrolments of a person that can still be completed."""
+    return [
+        found
+        for state in (EnrolmentState.PENDING, EnrolmentState.BEGUN)
+        for found in view.find(Enrolment, signer=signer, state=state)
+        if at < found.expire_time
+    ]
 
 
 def waits(enrolment: Enrolment) -> bool:

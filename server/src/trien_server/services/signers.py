@@ -22,6 +22,7 @@ from trien_server.core.records import (
 from trien_server.services.access import is_within, require_operator, require_organization
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
+from trien_server.services.enrolments import open_enrolments
 from trien_server.services.notices import Notices
 from trien_server.services.organizations import require_open_organization
 from trien_server.services.paging import Page, page_of, token_behind
@@ -234,7 +235,7 @@ class EnableSigner:
         return self._proposals.propose(principal, self.method, NamedSigner(name=name), deadline=deadline)
 
     @staticmethod
-    def _plan(view: TrustedView, named: NamedSigner, _: Agreement) -> Change:
+    def _plan(view: TrustedView, named: NamedSigner, agreement: Agreement) -> Change:
         current = view.get(Signer, named.name)
         if current is None:
             raise PermissionDenied
@@ -247,7 +248,12 @@ class EnableSigner:
             return {}
 
         enabled = next_version(current, state=SignerState.ENABLED)
-        return Change(kind="signer_enabled", slow=[enabled], decide=begin_anew)
+        # Perhaps the person was frozen because of it.
+        remarks = [
+            f"{enrolment.name} is open: who has its code can go on, unless it is cancelled before."
+            for enrolment in open_enrolments(view, named.name, at=agreement.at)
+        ]
+        return Change(kind="signer_enabled", slow=[enabled], remarks=remarks, decide=begin_anew)
 
 
 class UnlockSigner:
