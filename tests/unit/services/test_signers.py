@@ -67,6 +67,16 @@ def test_a_signer_has_addresses_and_a_name_in_one_normal_form(world: World) -> N
     assert len(world.store.rows(Signer)) == 1
 
 
+@pytest.mark.promise("P9")
+@pytest.mark.parametrize(
+    "hidden", ["\u3164", "\u115f", "\uffa0", "\U000e0100", "\u034f", "\u202e", "\u2066", "\u200b", "\U000e0041"]
+)
+def test_no_title_has_what_whoever_approves_could_not_see(world: World, hidden: str) -> None:
+    with pytest.raises(errors.InvalidArgument):
+        add_signer(world, "shown", display_name=f"Hoa{hidden}ng")
+    assert world.store.rows(Signer) == []
+
+
 def test_nobody_is_entered_in_an_agency_that_has_ended(world: World) -> None:
     add_signer(world, "left-behind")
     end(world, "commune", world.clock.now(), "east")

@@ -14,7 +14,7 @@ _JOINING = r" .…,'+–—-"
 _LONG_NUMBER = re.compile(rf"[0-9](?:[{_JOINING}]*[0-9]){{3,}}")
 _YEAR = re.compile(r"(?:19|20)[0-9]{2}")
 _BEFORE_A_WORD = re.compile(r"([.:…])(?=[^ ])")
-_INVISIBLE = frozenset(
+INVISIBLE = frozenset(
     chr(code)
     for first, last in (
         (0x034F, 0x034F),
@@ -60,7 +60,7 @@ def _kept(words: str) -> str:
     marks = _MOST_MARKS
     for character in words:
         category = unicodedata.category(character)
-        if character in _INVISIBLE:
+        if character in INVISIBLE:
             continue
         if category in {"Mn", "Mc"}:
             if marks < _MOST_MARKS:
