@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -52,6 +52,8 @@ def _key_of(_: str, kind: str) -> Any:
             return rsa.generate_private_key(65537, 2048)
         case "RSA-1024":
             return rsa.generate_private_key(65537, 1024)
+        case "DSA-1024":
+            return dsa.generate_private_key(1024)
         case "Ed25519":
             return ed25519.Ed25519PrivateKey.generate()
         case "P-192":
@@ -269,6 +271,7 @@ BAD: dict[str, tuple[Callable[[], list[bytes]], int | None, str]] = {
     ),
     "an extension twice": (lambda: twice(make(GOOD)), 0, "cannot be read|not a DER certificate"),
     "a CA of RSA 1024": (lambda: make((SIGNER, replace(SUB, kind="RSA-1024"), ROOT)), 1, "RSA key has 1024 bits"),
+    "a CA of DSA": (lambda: make((SIGNER, replace(SUB, kind="DSA-1024"), ROOT)), 1, "key of a kind that is not used"),
     "a CA of P-192": (lambda: make((SIGNER, replace(SUB, kind="P-192"), ROOT)), 1, "curve has 192 bits"),
 }
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from trien_server.core.errors import CertificateNotValid, InvalidArgument
@@ -99,7 +99,7 @@ def check_chain(chain: Sequence[bytes], *, public_key: bytes, at: datetime, fiel
     - the signer's is for another key than `public_key` (SPKI, DER), signed by its own key, a CA's, or lacks
       contentCommitment and digitalSignature both, or has an extended key usage for something else;
     - another one did not issue the one before it, is no CA's (basicConstraints, keyCertSign), has more CAs below it
-      than its path length allows, or a key that is too short; a signature is over MD5 or SHA-1.
+      than its path length allows, or a DSA key or one that is too short; a signature is over MD5 or SHA-1.
 
     Raises `CertificateNotValid` for dates. Policies and name constraints are for those who verify signatures.
     """
@@ -188,6 +188,8 @@ def _check_authority(authority: x509.Certificate, below: int, *, field: str) -> 
         )
     key = authority.public_key()
     match key:
+        case dsa.DSAPublicKey():
+            raise InvalidArgument(field, "it has a DSA key, a key of a kind that is not used any more")
         case rsa.RSAPublicKey() if key.key_size < _SHORTEST_RSA:
             raise InvalidArgument(field, f"its RSA key has {key.key_size} bits, at least {_SHORTEST_RSA} are needed")
         case ec.EllipticCurvePublicKey() if key.key_size < _SHORTEST_EC:
