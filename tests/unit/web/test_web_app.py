@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import MutableMapping
+from datetime import UTC
 from typing import Any, cast
 
 import pytest
 from tests.fakes.clock import ManualClock
 
 from trien_server.core.delivered_text import Language
+from trien_server.core.secret import Secret
 from trien_server.web.app import WebApp
 from trien_server.web.enrolment import Answer, Asked, EnrolmentPage
+from trien_server.web.pages import Pages
 from trien_server.web.rates import MOST_OF_ALL, MOST_OF_ONE, Rates, network_of
 
 
@@ -71,6 +74,21 @@ def test_no_request_is_sent_elsewhere_and_every_answer_has_the_headers(path: str
 
 def test_the_page_itself_is_shown() -> None:
     assert get("/enrol/abc", host="sign.example")[0] == 200
+
+
+def test_a_form_with_more_fields_than_ours_is_no_fault_of_the_server() -> None:
+    nothing = cast(Any, None)
+    page = EnrolmentPage(
+        authenticate=nothing,
+        open_=nothing,
+        begin=nothing,
+        confirm=nothing,
+        pages=Pages(service="Test", zone=UTC),
+        clock=ManualClock(),
+    )
+    asked = Asked(code=Secret(b"abc"), language=Language.ENGLISH, confirmation_key=None)
+    for body in (b"&".join([b"act=begin"] * 100), b"act=", b"\xff"):
+        assert page.act(asked, body).status == 400
 
 
 def test_of_an_ipv6_network_all_addresses_are_one_caller() -> None:
