@@ -66,6 +66,9 @@ def initialize(
         name: _identity(directory / "operators" / name, partial(ca.issue_client, f"operator {name}"))
         for name in OPERATORS
     }
+    _write_connections(
+        directory, hosts[0], ca.identity.certificate, token_address=token_address, certificate_address=certificate_address
+    )
     path = directory / CONFIG_NAME
     if not path.exists():
         write_private(
@@ -110,6 +113,27 @@ def _require_new(directory: Path) -> None:
             f"An installation exists in {directory}, and nothing was changed. "
             f"Start it with `trien-server run --config {path}`, or give another folder with --dir."
         )
+
+
+def _write_connections(
+    directory: Path, host: str, ca: bytes, *, token_address: str, certificate_address: str
+) -> None:
+    """Writes what each operator's `trien` needs beside the operator's certificate and key, to be given away with them."""
+    ports = [address.rpartition(":")[2] for address in (token_address, certificate_address)]
+    if "0" in ports:
+        return  # a port that is chosen at every start
+    named = f"[{host}]" if ":" in host else host
+    write_private(directory / "operators" / "ca.pem", ca)
+    for name in OPERATORS:
+        connection = {
+            "address": f"{named}:{ports[0]}",
+            "mutual_tls_address": f"{named}:{ports[1]}",
+            "ca_file": "ca.pem",
+            "operators": [
+                {"name": f"operators/{name}", "certificate_file": f"{name}.pem", "key_file": f"{name}.key"}
+            ],
+        }
+        write_private(directory / "operators" / f"{name}.json", (json.dumps(connection, indent=2) + "\n").encode())
 
 
 def _softhsm_token(directory: Path) -> TokenChoice:
