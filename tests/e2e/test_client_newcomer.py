@@ -120,21 +120,14 @@ def test_the_python_of_the_integrators_page_approves_a_list_by_a_question_and_it
 ) -> None:
     question, message = python_of("Codes that are for one list")
     person = administrator.create_person("page-reader-ocra", key_type=algorithms_pb2.RSA_2048)
-    created = administrator.connection.call(
-        administrator.connection.signers.CreateAuthenticator,
-        signer_service_pb2.CreateAuthenticatorRequest(
-            parent=person.name,
-            authenticator_id="ocra",
-            authenticator=signer_service_pb2.Authenticator(kind=signer_service_pb2.Authenticator.OCRA),
-        ),
-    )
+    _, uri = administrator.enrol(person.name, "ocra", signer_service_pb2.Authenticator.OCRA, 0)
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "run").symlink_to(installation.directory)
     program = (
         "import hashlib\n"
         "from trien_client import AuthorizationState, Client, NotAllowedByPolicy, SignatureAlgorithm\n"
         "from trien_client.ocra import TestAuthenticator\n"
-        f"device, prompts = TestAuthenticator.from_uri({created.otpauth_uri!r}), []\n"
+        f"device, prompts = TestAuthenticator.from_uri({uri!r}), []\n"
         "def getpass(prompt):\n"
         "    prompts.append(prompt)\n"
         "    return device.answer(challenge.ocra_question.uri)\n"
@@ -163,7 +156,7 @@ def test_the_python_of_the_integrators_page_approves_a_list_by_a_question_and_it
     assert "delivers no codes by SMS or e-mail" in done.stdout
 
 
-def test_the_python_of_the_integrators_page_makes_authenticators(
+def test_the_python_of_the_integrators_page_enrols_an_authenticator(
     installation: Installation, administrator: Administrator, tmp_path: Path
 ) -> None:
     signer = administrator.create_signer("page-answerer")
@@ -173,6 +166,4 @@ def test_the_python_of_the_integrators_page_makes_authenticators(
     (tmp_path / "build" / "run").symlink_to(installation.directory)
     done = _run(sys.executable, "-c", program.replace("signers/hoang-trinh-don", signer), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    by_ocra, by_mail = (line.strip() for line in done.stdout.splitlines())
-    assert by_ocra.startswith(f"{signer}/authenticators/ocra otpauth://ocra/")
-    assert by_mail == f"{signer}/authenticators/mail"
+    assert f"{signer}/authenticators/ocra" in done.stdout

@@ -300,13 +300,8 @@ class Administrator:
             operator.call(operator.signers.SendEnrolmentCode, sending).half
             for operator in (self.connection, self.second)
         ]
-        with Connection(self._installation, token="-".join(("trien-enrol", *halves))) as person:
-            begun = person.call(person.signers.BeginEnrolment, signer_service_pb2.BeginEnrolmentRequest())
-            confirmation = signer_service_pb2.ConfirmEnrolmentRequest(
-                confirmation_key=begun.confirmation_key, one_time_password=_first_code(begun)
-            )
-            made = person.call(person.signers.ConfirmEnrolment, confirmation)
-        return made.name, begun.otpauth_uri
+        uri = enrol_by_halves(self._installation, halves)
+        return f"{signer}/authenticators/{identifier}", uri
 
     def create_key(
         self,
@@ -407,6 +402,17 @@ class Administrator:
             key_type=key_type,
             certificate=x509.load_der_x509_certificate(certificate),
         )
+
+
+def enrol_by_halves(installation: Installation, halves: Sequence[str]) -> str:
+    """Begins and completes an enrolment as the person who has both halves would; returns the authenticator's URI."""
+    with Connection(installation, token="-".join(("trien-enrol", *halves))) as person:
+        begun = person.call(person.signers.BeginEnrolment, signer_service_pb2.BeginEnrolmentRequest())
+        confirmation = signer_service_pb2.ConfirmEnrolmentRequest(
+            confirmation_key=begun.confirmation_key, one_time_password=_first_code(begun)
+        )
+        person.call(person.signers.ConfirmEnrolment, confirmation)
+    return str(begun.otpauth_uri)
 
 
 def _first_code(begun: signer_service_pb2.BeginEnrolmentResponse) -> str:

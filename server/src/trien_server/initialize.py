@@ -67,7 +67,11 @@ def initialize(
         for name in OPERATORS
     }
     _write_connections(
-        directory, hosts[0], ca.identity.certificate, token_address=token_address, certificate_address=certificate_address
+        directory,
+        hosts[0],
+        ca.identity.certificate,
+        token_address=token_address,
+        certificate_address=certificate_address,
     )
     path = directory / CONFIG_NAME
     if not path.exists():
@@ -115,10 +119,8 @@ def _require_new(directory: Path) -> None:
         )
 
 
-def _write_connections(
-    directory: Path, host: str, ca: bytes, *, token_address: str, certificate_address: str
-) -> None:
-    """Writes what each operator's `trien` needs beside the operator's certificate and key, to be given away with them."""
+def _write_connections(directory: Path, host: str, ca: bytes, *, token_address: str, certificate_address: str) -> None:
+    """Writes what each operator's `trien` reads beside certificate and key, to be given away with them."""
     ports = [address.rpartition(":")[2] for address in (token_address, certificate_address)]
     if "0" in ports:
         return  # a port that is chosen at every start
@@ -129,9 +131,7 @@ def _write_connections(
             "address": f"{named}:{ports[0]}",
             "mutual_tls_address": f"{named}:{ports[1]}",
             "ca_file": "ca.pem",
-            "operators": [
-                {"name": f"operators/{name}", "certificate_file": f"{name}.pem", "key_file": f"{name}.key"}
-            ],
+            "operators": [{"name": f"operators/{name}", "certificate_file": f"{name}.pem", "key_file": f"{name}.key"}],
         }
         write_private(directory / "operators" / f"{name}.json", (json.dumps(connection, indent=2) + "\n").encode())
 

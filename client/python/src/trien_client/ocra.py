@@ -141,7 +141,7 @@ class TestAuthenticator:
 
     @classmethod
     def from_uri(cls, otpauth_uri: str | Secret) -> Self:
-        """Makes it from the URI that CreateAuthenticator returned. Raises `ValueError`, which does not tell the URI."""
+        """Makes it from the URI that an enrolment returned. Raises `ValueError`, which does not tell the URI."""
         parts = urlsplit(otpauth_uri if isinstance(otpauth_uri, str) else otpauth_uri.reveal())
         values = dict(parse_qsl(parts.query))
         if (parts.scheme, parts.netloc) != ("otpauth", "ocra") or _SUITE.fullmatch(values.get("ocrasuite", "")) is None:
@@ -161,7 +161,14 @@ class TestAuthenticator:
         asked = Question.from_uri(uri)
         if asked.suite != self.suite:
             raise NotAnswered(f"The question is for {asked.suite}, this authenticator is {self.suite}.")
+        return self._answer(asked.question)
+
+    def answer_question(self, question: bytes) -> str:
+        """Returns the code for an enrolment's question, 32 bytes."""
+        return self._answer(question.hex())
+
+    def _answer(self, question: str) -> str:
         try:
-            return ocra(bytes.fromhex(self._secret.reveal()), self.suite, asked.question)
+            return ocra(bytes.fromhex(self._secret.reveal()), self.suite, question)
         except ValueError as fault:
             raise NotAnswered(str(fault)) from None

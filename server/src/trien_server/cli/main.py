@@ -140,7 +140,9 @@ def init(
     typer.echo(f"The installation is in {directory}.")
     typer.echo(f"  configuration  {directory / CONFIG_NAME}")
     typer.echo(f"  TLS CA         {directory / 'tls' / 'ca.pem'}   (give it to clients; keep ca.key offline)")
-    typer.echo(f"  operators      {directory / 'operators'}   (give each person ca.pem and the three files of one name, then")
+    typer.echo(
+        f"  operators      {directory / 'operators'}   (give each person ca.pem and the three files of one name, then"
+    )
     typer.echo("                 remove them: NAME.json is what `trien --connection` reads)")
     if token is None:
         typer.echo("  token          SoftHSM: keys are kept in files, for development and tests only")

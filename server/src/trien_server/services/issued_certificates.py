@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from trien_server.core.errors import AlreadyExists, InvalidArgument, PermissionDenied, StateConflict
 from trien_server.core.issuing import (
@@ -287,4 +288,4 @@ def _subject_of(view: TrustedView, name: str) -> bytes:
 
 def _shown(subject: bytes) -> str:
     """Returns a DER Name as text (RFC 4514)."""
-    return x509.Name.from_bytes(subject).rfc4514_string()
+    return x509.Name.from_bytes(subject).rfc4514_string({NameOID.TITLE: "title"})

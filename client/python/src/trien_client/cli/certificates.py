@@ -144,6 +144,7 @@ def _pem(encoded: bytes) -> bytes:
 
 def _text(issued: "IssuedCertificate") -> str:
     from cryptography.x509 import load_der_x509_certificate
+    from cryptography.x509.oid import NameOID
 
     revoked = ""
     if issued.HasField("revoke_time"):
@@ -151,7 +152,8 @@ def _text(issued: "IssuedCertificate") -> str:
         revoked = operating.moment(issued.revoke_time) + ("" if not issued.revoke_reason else f", {why}")
     subject = ""
     if issued.certificate_chain:
-        subject = load_der_x509_certificate(issued.certificate_chain[0]).subject.rfc4514_string()
+        name = load_der_x509_certificate(issued.certificate_chain[0]).subject
+        subject = name.rfc4514_string({NameOID.TITLE: "title"})
     return operating.block(
         issued.name,
         ("state", operating.value_name(issued, "state")),
