@@ -17,7 +17,7 @@ check() {  # quiet when all is well
 
 check "ruff check" ruff check --quiet
 check "ruff format" ruff format --check --quiet
-check "mypy" mypy server/src client/python/src deploy/demo deploy/examples
+check "mypy" mypy server/src client/python/src deploy/demo
 check "import-linter" lint-imports
 check "proto" python proto/build.py check
 

@@ -1,7 +1,8 @@
 """Runs the commands of a page in their order, and compares what they print with what the page shows.
 
-In a block ```console a line `first$ command` is run as `first`; the lines below it are its output. What differs each time (random names, digests, times, figures) is matched by its form: the page's word then stands for the real one in
-the commands that follow. `…` alone in a line stands for any lines.
+In a block ```console a line `first$ command` is run as `first`; the lines below it are its output. What differs each
+time (random names, digests, times) is matched by its form: the page's word then stands for the real one in the commands
+that follow. `…` alone in a line stands for any lines.
 """
 
 import os
