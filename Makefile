@@ -11,7 +11,7 @@ UV := $(BIN)/uv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # More processes than cores: many tests wait for a server, a lock or a clock.
-JOBS ?= 3
+JOBS ?= 4
 
 .PHONY: help
 help: ## Shows this list.
@@ -34,7 +34,7 @@ run: ## Starts a sandbox server in build/run that stays up until Ctrl-C. For try
 .PHONY: test
 test: ## Runs the tests, except those marked slow or soak. PYTEST_ARGS='-k words' picks some.
 	@deploy/setup.sh test
-	@$(BIN)/pytest -n $(JOBS) -m 'not slow and not soak' $(PYTEST_ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m 'not slow and not soak' $(PYTEST_ARGS)
 
 .PHONY: faults
 faults: ## Runs what is marked slow: kills, I/O errors, races and hostile clients, one after another, with their counts.

@@ -141,7 +141,7 @@ def judge(service: Service, history: History, load: Load, people: list[Person], 
     """Every code was accepted once, for what it was given for; all promises hold."""
     for caller, person in zip(load.callers, people, strict=True):
         used = service.values(person)
-        assert used == list(range(len(used)))
+        assert used == list(range(1, 1 + len(used)))
         assert len(used) in {caller.told.signed, caller.told.signed + (not caller.told.settled)}
     with judge_of(service.installation.directory, url=service.postgres.url("trien")) as judge_:
         judge_.check(history, settled=settled)
@@ -210,16 +210,16 @@ def test_a_commit_whose_answer_nobody_gets_is_never_taken_for_granted(
         assert took < WAIT
         assert caught.value.reason == "STORE_UNAVAILABLE" or caught.value.code.name == "DEADLINE_EXCEEDED"
         if fate is Fate.IS_LOST:
-            assert service.values(person) == [0]
+            assert service.values(person) == [1]
             settle(client, request)
         else:
-            assert service.values(person) == [0, 1]
+            assert service.values(person) == [1, 2]
             another = request_of(person, b"another", code=request.one_time_password.code)
             with pytest.raises(Refused, match="ONE_TIME_PASSWORD_REJECTED"):
                 until_decided(client, another)
             if completed:
                 settle(client, request)
-        assert service.values(person) == [0, 1]
+        assert service.values(person) == [1, 2]
     with judge_of(service.installation.directory, url=service.postgres.url("trien")) as judge_:
         judge_.check(history, settled=completed or fate is Fate.IS_LOST)
 

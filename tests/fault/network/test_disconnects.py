@@ -59,7 +59,7 @@ def check(installation: Installation, person: Person, history: History, requests
     """Every code was accepted once, for its own request, and all promises hold."""
     with installation.read_database() as database:
         rows = database.execute("SELECT accepted_value FROM approvals WHERE signer = ?", (person.name,)).fetchall()
-    assert sorted(value for (value,) in rows) == list(range(requests))
+    assert sorted(value for (value,) in rows) == list(range(1, 1 + requests))
     with judge_of(installation.directory) as judge:
         judge.check(history)
 

@@ -216,5 +216,5 @@ def test_more_connections_than_a_shell_allows_descriptors_hinder_nobody(tmp_path
         "count", f"{CROWD} connections, descriptors peak {signs.descriptors_peak} after {after}, {signed} signed"
     )
     assert signed == 10
-    assert signs.descriptors_peak > CROWD
+    assert signs.descriptors_peak > 1_024
     assert after <= signs.descriptors_before + OWN

@@ -641,7 +641,7 @@ def test_completion_can_be_installed_and_completes() -> None:
         check=False,
         env={**os.environ, "_TRIEN_COMPLETE": "complete_bash", "COMP_WORDS": "trien si", "COMP_CWORD": "1"},
     )
-    assert completed.stdout.split() == ["sign"], completed
+    assert completed.stdout.split() == ["sign", "signers"], completed
 
 
 def test_help_imports_neither_grpc_nor_pyhanko() -> None:

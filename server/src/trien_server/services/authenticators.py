@@ -162,7 +162,7 @@ def require_person(view: TrustedView, name: str, *, field: str) -> Signer:
     """Returns the person. Raises `InvalidArgument` when there is none, or it is an agency."""
     person = view.get(Signer, name)
     if person is None:
-        raise InvalidArgument(field, "there is no such person")
+        raise InvalidArgument(field, f"there is no {name}")
     if person.kind is not SignerKind.PERSON:
         raise InvalidArgument(field, "an agency has no authenticators: persons activate its seal")
     return person

@@ -171,7 +171,7 @@ def require_open_organization(view: TrustedView, name: str, *, field: str, at: d
     """
     organization = view.get(Organization, name)
     if organization is None:
-        raise InvalidArgument(field, "there is no such organization")
+        raise InvalidArgument(field, f"there is no {name}")
     if organization.end_time is not None and organization.end_time <= at:
         became = "" if organization.successor is None else f"; its successor is {organization.successor}"
         raise InvalidArgument(field, f"{name} has ended{became}")

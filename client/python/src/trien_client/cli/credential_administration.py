@@ -98,7 +98,7 @@ Status = Annotated[
 
 @operating.command(app)
 def show(me: Officer, name: Name) -> None:
-    """Show a credential: its certificate, who may use it, and its policy.
+    """Show a credential, its certificate and its policy.
 
     \b
     Examples:
@@ -125,7 +125,7 @@ def csr(
         Path | None, typer.Option("--out", metavar="FILE", help="Write it there, PEM; without it to the terminal.")
     ] = None,
 ) -> None:
-    """Make a certificate signing request (PKCS #10), for a CA to issue a certificate.
+    """Make a certificate signing request (PKCS #10).
 
     The token signs it with the key itself, and the server makes the subject from the signer's record.
 
@@ -171,7 +171,7 @@ def create(
     hours: Hours = [],  # noqa: B006
     status: Status = None,
 ) -> None:
-    """Propose a credential: a key, the certificate that a CA issued for it, and a policy.
+    """Propose a credential: key, certificate and policy.
 
     \b
     Example:
@@ -209,7 +209,7 @@ def renew(
         typer.Option("--key", metavar="KEY", help="The key that the certificate is for, when it is another."),
     ] = None,
 ) -> None:
-    """Propose another certificate for a credential; its name and policy stay.
+    """Propose another certificate; name and policy stay.
 
     With the same key, what was approved stays so. With another key every authorization ends, and the old key is
     disabled.
@@ -252,7 +252,7 @@ def update(
     any_hours: Annotated[bool, typer.Option("--any-hours", help="At all times.")] = False,
     status: Status = None,
 ) -> None:
-    """Propose another title, policy, persons or applications; what is not said stays.
+    """Propose other values; what is not said stays.
 
     --kind and --hours say all of them, --activator and --client one more.
 
@@ -311,7 +311,7 @@ def restrict(
 
 @operating.command(app)
 def suspend(me: Officer, name: Name) -> None:
-    """Take a credential out of use at once, until two operators resume it.
+    """Take it out of use at once, until two officers resume it.
 
     \b
     Example:
@@ -327,7 +327,7 @@ def suspend(me: Officer, name: Name) -> None:
 
 @operating.command(app)
 def resume(me: Officer, name: Name) -> None:
-    """Propose to take a suspended credential into use again.
+    """Propose to take it into use again.
 
     \b
     Example:

@@ -34,7 +34,9 @@ def list_credentials(
     timeout: options.Timeout = 30.0,
     output: options.Output = OutputFormat.TEXT,
 ) -> None:
-    """List the credentials that this application may use; with --as, all that the operator may see.
+    """List the credentials that you may use, or see.
+
+    An application sees those that it may use; with --as an operator sees all.
 
     \b
     Examples:

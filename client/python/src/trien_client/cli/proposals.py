@@ -112,7 +112,8 @@ def approve(
             raise CommandError("Nothing was approved.", exit_code=ExitCode.REFUSED)
     elif wanted != proposal.digest:
         raise CommandError(
-            "The proposal's digest is another one: read it again with trien proposals show.",
+            "Nothing was approved: the proposal's digest is not the one that you gave. Read it again with"
+            " trien proposals show.",
             exit_code=ExitCode.REFUSED,
         )
     decided = me.client.approve(proposal)
@@ -224,5 +225,5 @@ def _digest(text: str) -> bytes:
     except ValueError:
         value = b""
     if len(value) != 32:
-        raise CommandError("--digest has 64 hexadecimal digits.")
+        raise CommandError("--digest must be the 64 hexadecimal digits that trien proposals show prints.")
     return value
