@@ -56,10 +56,11 @@ def test_the_python_of_the_integrators_page_signs_in_one_round_trip_and_in_two_p
         (tmp_path / "build" / "decision.pdf").write_bytes(b"any file")
         signers = installation.population["signers"]
         uri = next(one["otpauth_uri"] for one in signers if one["name"] == "signers/hoang-trinh-don")
-        # Two codes without waiting for half a minute: that of the step before, and that of now.
+        # Two codes without waiting for half a minute: that of now, and that of the next step. The one before may have
+        # put the authenticator in force, when the sandbox was made.
         typed = (
             "import getpass, pyotp, time\n"
-            f"totp, delays = pyotp.parse_uri({uri!r}), [30, 0]\n"
+            f"totp, delays = pyotp.parse_uri({uri!r}), [0, -30]\n"
             "getpass.getpass = lambda _: totp.at(time.time() - delays.pop(0))\n"
         )
         check = "\nassert len(result.signatures) == 1 and delays == []\n"

@@ -84,7 +84,7 @@ def test_another_digest_is_not_approved(administrator: Administrator, trien: Run
     proposal = propose(administrator)
     other = hashlib.sha256(proposal.statement.encode() + b" ").hexdigest()
     refused = trien("proposals", "approve", proposal.name, "--digest", other, exit_code=1, TRIEN_OPERATOR="second")
-    assert "read it again" in refused.stderr
+    assert "Read it again" in refused.stderr
     trien("proposals", "approve", proposal.name, "--digest", "00", exit_code=2, TRIEN_OPERATOR="second")
     assert "no terminal" in trien("proposals", "approve", proposal.name, exit_code=2, TRIEN_OPERATOR="second").stderr
     rejected = trien("proposals", "reject", proposal.name, "--reason", "no", TRIEN_OPERATOR="second")
