@@ -31,7 +31,10 @@ T = TypeVar("T")
 
 _MOST_TRIES = 5
 _FOLLOW_SECONDS = 5.0
-"""How long a process goes on with what it knows of the sealing key: far less than `sealing.HANDOVER`."""
+"""How long a process goes on with what it knows of the sealing key; twice so long at most, while it is being read.
+
+Far less than `sealing.HANDOVER`.
+"""
 
 
 class Ledger:
@@ -160,10 +163,22 @@ class Transactions:
         self._followed = begun
 
     def _follow(self) -> None:
-        """The same, unless it was done in the last seconds."""
-        with self._following:
-            if self._followed is None or self._clock.monotonic() - self._followed >= _FOLLOW_SECONDS:
+        """The same, unless it was done in the last seconds.
+
+        One does it for all. While that one is at it the others go on with what is known, if it is not much older, and
+        else look for themselves: behind a store that hangs nobody waits for another's time limit, and then for the
+        own one.
+        """
+        followed, now = self._followed, self._clock.monotonic()
+        if followed is not None and now - followed < _FOLLOW_SECONDS:
+            return
+        alone = self._following.acquire(blocking=False)
+        try:
+            if alone or followed is None or now - followed >= 2 * _FOLLOW_SECONDS:
                 self.follow()
+        finally:
+            if alone:
+                self._following.release()
 
     def read(self, work: Callable[[TrustedView], T]) -> T:
         """Runs `work` on trusted rows of one snapshot. `work` may call the token."""
