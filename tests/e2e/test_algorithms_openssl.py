@@ -82,7 +82,7 @@ class Signer:
         return [found.value for found in answer.signatures]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def signer(administrator: Administrator, client: Connection) -> Signer:
     return Signer(administrator, client)
 

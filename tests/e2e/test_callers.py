@@ -55,7 +55,7 @@ CLIENTS_ONLY = {
 EVERYONE = {"GetCredential", "ListCredentials"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def person(administrator: Administrator) -> Person:
     return administrator.create_person("hostile-callers")
 

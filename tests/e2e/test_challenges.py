@@ -33,18 +33,18 @@ from trien_server.core.algorithms import SignatureAlgorithm as ServerAlgorithm
 ALGORITHM = SignatureAlgorithm.ECDSA_P256_SHA256
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sdk(installation: Installation) -> Iterator[Client]:
     with Client.from_connection_file(installation.directory / "connection.json") as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def person(administrator: Administrator) -> Person:
     return administrator.create_person("challenged")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def device(administrator: Administrator, person: Person) -> TestAuthenticator:
     name, made = administrator.create_ocra(person.name)
     assert name == f"{person.name}/authenticators/ocra"

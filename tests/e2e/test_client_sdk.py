@@ -36,18 +36,18 @@ from trien_client import (
 ALGORITHM = SignatureAlgorithm.ECDSA_P256_SHA256
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def file(installation: Installation) -> ConnectionFile:
     return ConnectionFile.load(installation.directory / "connection.json")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sdk(file: ConnectionFile) -> Iterator[Client]:
     with Client.from_connection_file(file) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def person(administrator: Administrator) -> Person:
     return administrator.create_person("sdk-p256")
 

@@ -23,7 +23,7 @@ from trien.v1 import (
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def person(administrator: Administrator) -> Person:
     return administrator.create_person("hostile-open")
 

@@ -36,17 +36,17 @@ from trien.v1 import (
 pytestmark = pytest.mark.usefixtures("nothing_unforeseen_is_logged")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def person(administrator: Administrator) -> Person:
     return administrator.create_person("hostile")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rsa_person(administrator: Administrator) -> Person:
     return administrator.create_person("hostile-rsa", key_type=algorithms_pb2.RSA_2048)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ed25519_person(administrator: Administrator) -> Person:
     return administrator.create_person("hostile-ed25519", key_type=algorithms_pb2.EC_ED25519)
 

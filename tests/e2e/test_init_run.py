@@ -256,6 +256,21 @@ def test_init_that_was_killed_anywhere_is_completed_by_running_it_again(tmp_path
     assert found_whole <= KILLS // 2
 
 
+def test_init_begins_a_token_anew_that_a_crash_left_half_made(made: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "half"
+    directory.mkdir(mode=0o700)
+    for name in ("token-pin", "token-so-pin"):
+        shutil.copy(made / name, directory / name)
+    write_softhsm_configuration(directory / "token")
+    half = directory / "token.unfinished" / "tokens" / str(uuid.uuid4())
+    half.mkdir(parents=True)
+    (half / "token.object").write_bytes(b"")
+    done = trien_server("init", "--dir", str(directory))
+    assert done.returncode == 0, done.stderr
+    assert not (directory / "token.unfinished").exists()
+    _check_that_it_runs(directory)
+
+
 def _check_that_it_runs(directory: Path) -> None:
     installation = Installation(directory)
     try:

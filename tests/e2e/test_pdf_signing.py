@@ -40,7 +40,7 @@ ALGORITHMS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def people(administrator: Administrator) -> dict[str, Person]:
     """A person for each kind of key; their passwords are counted, so that no test waits for a time step."""
     kinds = {"rsa": "RSA_3072", "p256": "EC_P256", "p384": "EC_P384", "ed25519": "EC_ED25519"}
@@ -50,18 +50,18 @@ def people(administrator: Administrator) -> dict[str, Person]:
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def anchors(installation: Installation) -> bytes:
     return (installation.directory / "signing-ca" / "ca.pem").read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sdk(installation: Installation) -> Iterator[Client]:
     with Client.from_connection_file(installation.directory / "connection.json") as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One PDF of each producer; they are made once, for one of them has 50 MiB."""
     folder = tmp_path_factory.mktemp("documents")

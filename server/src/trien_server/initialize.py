@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from trien_server.host.files import read_secret, require_own, write_private
 from trien_server.host.log import Log
 from trien_server.host.private_ca import Identity, PrivateCa
 from trien_server.hsm import create_softhsm_token, find_softhsm_module, provision
+from trien_server.hsm.softhsm import write_softhsm_configuration
 from trien_server.services.installation import NAME as INSTALLATION
 from trien_server.store.schema import migrate, schema_state
 from trien_server.store.urls import open_store
@@ -147,13 +149,19 @@ def _softhsm_token(directory: Path) -> TokenChoice:
         write_private(directory / "token-so-pin", so_pin.reveal() + b"\n")
         write_private(pin_file, pin.reveal() + b"\n")
     if not any(folder.glob("tokens/*")):
+        # It is made beside its place: a crash while SoftHSM writes it leaves a token without a label or a PIN.
+        unfinished = directory / "token.unfinished"
+        for path in (folder, unfinished):
+            shutil.rmtree(path, ignore_errors=True)
         create_softhsm_token(
-            folder,
+            unfinished,
             label=_TOKEN_LABEL,
             pin=read_secret(pin_file),
             so_pin=read_secret(directory / "token-so-pin"),
             module_path=module,
         )
+        unfinished.rename(folder)
+    write_softhsm_configuration(folder)
     return TokenChoice(module=Path(module), label=_TOKEN_LABEL, pin_file=pin_file)
 
 
