@@ -8,6 +8,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import code_pb2
 from trien.v1 import (
     access_service_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
     credential_service_pb2,
     errors_pb2,
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 ERRORS_PAGE = ROOT / "docs" / "errors.md"
 MODULES = (
     access_service_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
     credential_service_pb2,
     key_service_pb2,
@@ -86,6 +88,7 @@ def test_what_widens_access_or_gives_a_new_way_to_approve_needs_a_proposal() -> 
         "EnableKey",
         "EnableOperator",
         "EnableSigner",
+        "EraseAuditDetails",
         "IssueCertificate",
         "RenewCredential",
         "ResumeCredential",

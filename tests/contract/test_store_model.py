@@ -118,7 +118,7 @@ def test_the_adapters_cannot_be_told_apart(sqlite_template: Path, postgres: Post
     @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.lists(steps, min_size=1, max_size=8), min_size=1, max_size=6))
     def compare(transactions: list[list[tuple[Any, ...]]]) -> None:
-        postgres.admin(f"{empty}; DELETE FROM outcomes", database=database.database)
+        postgres.admin(f"{empty}; DELETE FROM outcomes; DELETE FROM unsealed_entries", database=database.database)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trien.db"
             shutil.copy(sqlite_template, path)

@@ -1,15 +1,16 @@
 """A store in memory, with faults on demand."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from trien_server.core.errors import RecordNotTrusted, StoreUnavailable
 from trien_server.core.ports import NameTaken, Sealed, Snapshot, Transaction, VersionConflict
-from trien_server.core.records import AuditEntry, Outcome, Record
-from trien_server.store.mapping import INDEXES, OUTCOME_MAPPING, mapping_of
+from trien_server.core.records import AuditEntry, GrantedRequest, Outcome, Record
+from trien_server.store.mapping import INDEXES, LOG_POSITIONS, OUTCOME_MAPPING, UNSEALED_ENTRIES, mapping_of
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -197,6 +198,22 @@ class _MemorySnapshot:
         outcome: Outcome | None = self._rows(OUTCOME_MAPPING.table).get(request)
         return outcome
 
+    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
+        names = sorted(self._rows(UNSEALED_ENTRIES), key=str.encode)[:limit]
+        return [row for name in names if (row := self.get(AuditEntry, name)) is not None]
+
+    def oldest_unsealed(self) -> datetime | None:
+        rows = self._rows(AuditEntry.table)
+        return min((rows[name].record.time for name in self._rows(UNSEALED_ENTRIES) if name in rows), default=None)
+
+    def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
+        positions = self._rows(LOG_POSITIONS)
+        found = ((at, self.get(AuditEntry, positions[at])) for at in sorted(positions) if at >= first)
+        return list(islice(((at, row) for at, row in found if row is not None), limit))
+
+    def position(self, entry: str) -> int | None:
+        return next((at for at, name in self._rows(LOG_POSITIONS).items() if name == entry), None)
+
     def _rows(self, table: str) -> Rows:
         if self.ended:
             raise RuntimeError("the transaction is over")
@@ -223,6 +240,8 @@ class _MemoryTransaction(_MemorySnapshot):
             raise NameTaken(f"{kind.table}: {name}")
         self._require_unique(row)
         self._writable(kind.table)[name] = row
+        if kind is AuditEntry:
+            self._writable(UNSEALED_ENTRIES)[name] = True
 
     def replace(self, row: Sealed[R]) -> None:
         kind, name = type(row.record), row.record.name
@@ -236,6 +255,40 @@ class _MemoryTransaction(_MemorySnapshot):
     def record_outcome(self, outcome: Outcome) -> None:
         outcome = OUTCOME_MAPPING.record(OUTCOME_MAPPING.values(outcome))
         self._writable(OUTCOME_MAPPING.table).setdefault(outcome.request, outcome)
+
+    def assign_positions(self, first: int, entries: Sequence[str]) -> None:
+        for position, entry in enumerate(entries, first):
+            if self._writable(UNSEALED_ENTRIES).pop(entry, None) is None:
+                raise VersionConflict(f"{entry} has a position, or does not exist")
+            self._take_position(position, entry)
+
+    def remove(self, kind: type[Record], name: str, *, version: int) -> None:
+        if kind is AuditEntry:
+            raise ValueError("audit entries are not removed")
+        stored = self._rows(kind.table).get(name)
+        if stored is None or stored.record.version != version:
+            raise VersionConflict(f"{kind.table}: {name} has no version {version}")
+        del self._writable(kind.table)[name]
+        if kind is GrantedRequest:
+            self._writable(OUTCOME_MAPPING.table).pop(name, None)
+
+    def put_back(self, row: Sealed[R], *, position: int | None = None) -> None:
+        kind, name = type(row.record), row.record.name
+        row = _stored(row)
+        if name in self._rows(kind.table):
+            raise NameTaken(f"{kind.table}: {name}")
+        self._require_unique(row)
+        self._writable(kind.table)[name] = row
+        if kind is AuditEntry and position is None:
+            self._writable(UNSEALED_ENTRIES)[name] = True
+        elif kind is AuditEntry and position is not None:
+            self._take_position(position, name)
+
+    def _take_position(self, position: int, entry: str) -> None:
+        positions = self._writable(LOG_POSITIONS)
+        if position in positions or entry in positions.values():
+            raise NameTaken(f"{entry}: position {position} is taken")
+        positions[position] = entry
 
     def _writable(self, table: str) -> dict[str, Any]:
         if table not in self._copied:

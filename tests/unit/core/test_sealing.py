@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trien_server.core import audit
+from trien_server.core.algorithms import KeyType
 from trien_server.core.encoding import encode_all
 from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, GrantedRequest, Record
 from trien_server.core.sealing import day_seal, day_seal_key, encode_row, generation_of, slow_seal_key
@@ -31,6 +32,8 @@ def _value(hint: Any) -> Any:
     text = str(hint)
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return next(iter(hint))
+    if hint == KeyType | None:
+        return KeyType.EC_P256
     for name, value in (("tuple[str", ("a", "b")), ("tuple[bytes", (b"a", b"b")), ("datetime", AT), ("bytes", b"b")):
         if name in text:
             return value
@@ -135,15 +138,20 @@ def test_seal_keys_are_told_apart() -> None:
 @pytest.mark.promise("P10")
 def test_a_leaf_commits_to_the_details_and_shows_none_of_them() -> None:
     entry = audit.make_entry(
-        name="auditEntries/x", time=AT, kind="signing_granted", details={"signer": "Hoàng Trịnh Đôn"}, salt=b"s" * 32
+        name="auditEntries/x",
+        time=AT,
+        kind="signing_granted",
+        details={"signer": "Hoàng Trịnh Đôn"},
+        head_salt=b"h" * 16,
+        salt=b"s" * 32,
     )
     assert "Hoàng Trịnh Đôn" in entry.details
     assert "Hoàng".encode() not in entry.leaf
-    again = audit.encode_leaf(
-        name=entry.name, time=AT, kind=entry.kind, details_commitment=audit.commitment(entry.salt, entry.details)
-    )
-    assert again == entry.leaf
-    assert audit.commitment(b"t" * 32, entry.details) != audit.commitment(entry.salt, entry.details)
+    assert b"signing_granted" not in entry.leaf
+    assert audit.leaf_of(entry) == entry.leaf
+    assert audit.commit_details(b"t" * 32, entry.details) != audit.commit_details(entry.salt, entry.details)
+    for change in ({"time": AT.replace(year=2027)}, {"kind": "x"}, {"subject": "x"}, {"subject_version": 1}):
+        assert audit.leaf_of(dataclasses.replace(entry, **change)) != entry.leaf
     assert audit.leaf_hash(entry.leaf) == hashlib.sha256(b"\x00" + entry.leaf).digest()
     # RFC 6962, section 2.1: the empty leaf, a published value.
     assert audit.leaf_hash(b"").hex() == "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"

@@ -214,7 +214,15 @@ def entry_too_late(case: Case) -> None:
     entry = case.evidence.of(AuditEntry)[granted.audit_entry]
     late = entry.time + timedelta(minutes=20)
     case.put(
-        make_entry(name=entry.name, time=late, kind=entry.kind, details=case.evidence.details(entry), salt=entry.salt)
+        make_entry(
+            name=entry.name,
+            time=late,
+            kind=entry.kind,
+            details=case.evidence.details(entry),
+            head_salt=entry.head_salt,
+            salt=entry.salt,
+            items_root=entry.items_root,
+        )
     )
 
 
@@ -255,7 +263,16 @@ def answers_challenge(case: Case, approval: Approval) -> None:
     details = {"approval": approval.name, "challenge": "challenges/one"}
     entry = case.the(AuditEntry)
     name = f"auditEntries/{approval.name}"
-    case.put(make_entry(name=name, time=entry.time, kind="authorizations_approved", details=details, salt=entry.salt))
+    case.put(
+        make_entry(
+            name=name,
+            time=entry.time,
+            kind="authorizations_approved",
+            details=details,
+            head_salt=entry.head_salt,
+            salt=entry.salt,
+        )
+    )
 
 
 def challenge_of_another_list(case: Case) -> None:

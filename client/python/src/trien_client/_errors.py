@@ -41,6 +41,8 @@
     │   ├── HsmUnavailable             HSM_UNAVAILABLE (retried)
     │   ├── StoreUnavailable           STORE_UNAVAILABLE (retried)
     │   ├── ClockNotTrusted            CLOCK_NOT_TRUSTED
+    │   ├── LogNotSealed               LOG_NOT_SEALED (retried)
+    │   ├── LogNotTrusted              LOG_NOT_TRUSTED
     │   ├── RecordNotTrusted           RECORD_NOT_TRUSTED
     │   └── InternalError              INTERNAL
     ├── TransportError                 gRPC failed without an answer of the server: `code`
@@ -336,6 +338,18 @@ class ClockNotTrusted(Refusal):
     """The server's clock cannot be trusted now; an operator has to look."""
 
     reason = "CLOCK_NOT_TRUSTED"
+
+
+class LogNotSealed(Refusal):
+    """The server's audit log is not sealed now, or no checkpoint covers the entry yet."""
+
+    reason = "LOG_NOT_SEALED"
+
+
+class LogNotTrusted(Refusal):
+    """The server's audit log does not continue what was published of it; an operator has to look."""
+
+    reason = "LOG_NOT_TRUSTED"
 
 
 class RecordNotTrusted(Refusal):

@@ -9,6 +9,7 @@ from typing import Any
 from trien_client._errors import (
     Busy,
     HsmUnavailable,
+    LogNotSealed,
     Refusal,
     ServerNotTrusted,
     StoreUnavailable,
@@ -53,7 +54,7 @@ def is_retried(error: Exception) -> bool:
     """Tells whether the same request may be sent again after `error`."""
     if isinstance(error, ServerNotTrusted):
         return False
-    return isinstance(error, Busy | HsmUnavailable | StoreUnavailable | Unavailable)
+    return isinstance(error, Busy | HsmUnavailable | LogNotSealed | StoreUnavailable | Unavailable)
 
 
 def send(

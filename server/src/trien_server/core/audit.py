@@ -1,5 +1,6 @@
 """Audit entries and their Merkle leaves (RFC 6962, section 2.1)."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -8,17 +9,40 @@ from datetime import datetime
 from trien_server.core.encoding import encode_all
 from trien_server.core.records import AuditEntry
 
-LEAF_VERSION = 1
+LEAF_VERSION = 2
 
 
-def commitment(salt: bytes, details: str) -> bytes:
+def commit_head(
+    head_salt: bytes, *, time: datetime, kind: str, subject: str | None, subject_version: int | None
+) -> bytes:
+    """Returns the salted commitment to an entry's head: SHA-256 over both, length-prefixed."""
+    return hashlib.sha256(encode_all("trien/audit-head", [head_salt, time, kind, subject, subject_version])).digest()
+
+
+def commit_details(salt: bytes, details: str) -> bytes:
     """Returns the salted commitment to an entry's details: SHA-256 over both, length-prefixed."""
     return hashlib.sha256(encode_all("trien/audit-details", [salt, details])).digest()
 
 
-def encode_leaf(*, name: str, time: datetime, kind: str, details_commitment: bytes) -> bytes:
-    """Returns the canonical bytes that the log commits to. They tell nothing of persons or documents."""
-    return encode_all("trien/audit-leaf", [LEAF_VERSION, name, time, kind, details_commitment])
+def encode_leaf(*, name: str, head_commitment: bytes, details_commitment: bytes, items_root: bytes) -> bytes:
+    """Returns the canonical bytes that the log commits to. They tell nothing of persons, documents or what happened."""
+    return encode_all("trien/audit-leaf", [LEAF_VERSION, name, head_commitment, details_commitment, items_root])
+
+
+def leaf_of(entry: AuditEntry) -> bytes:
+    """Returns the leaf that an entry's head, details and items come to. Its details are not erased."""
+    return encode_leaf(
+        name=entry.name,
+        head_commitment=commit_head(
+            entry.head_salt,
+            time=entry.time,
+            kind=entry.kind,
+            subject=entry.subject,
+            subject_version=entry.subject_version,
+        ),
+        details_commitment=commit_details(entry.salt, entry.details),
+        items_root=entry.items_root,
+    )
 
 
 def leaf_hash(leaf: bytes) -> bytes:
@@ -32,26 +56,27 @@ def make_entry(
     time: datetime,
     kind: str,
     details: Mapping[str, object],
+    head_salt: bytes,
     salt: bytes,
+    items_root: bytes = b"",
     subject: str | None = None,
     subject_version: int | None = None,
 ) -> AuditEntry:
-    """Returns an entry whose leaf commits to its details, subject and version included.
+    """Returns an entry whose leaf commits to its head, its details and the digests under `items_root`.
 
-    `salt` are 32 random bytes; without them nobody can test a guess at the details.
+    `head_salt` are 16 random bytes, `salt` 32; without them nobody can test a guess at what they hide.
     """
-    full = dict(details)
-    if subject is not None:
-        full |= {"subject": subject, "subjectVersion": subject_version}
-    text = json.dumps(full, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    leaf = encode_leaf(name=name, time=time, kind=kind, details_commitment=commitment(salt, text))
-    return AuditEntry(
+    text = json.dumps(dict(details), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    entry = AuditEntry(
         name=name,
         time=time,
         kind=kind,
         subject=subject,
         subject_version=subject_version,
-        leaf=leaf,
+        leaf=b"",
+        head_salt=head_salt,
         salt=salt,
         details=text,
+        items_root=items_root,
     )
+    return dataclasses.replace(entry, leaf=leaf_of(entry))

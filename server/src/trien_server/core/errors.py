@@ -42,6 +42,8 @@ status codes. Messages are written for the caller: they say what to do, and neve
     ├── HsmUnavailable             HSM_UNAVAILABLE
     ├── StoreUnavailable           STORE_UNAVAILABLE
     ├── ClockNotTrusted            CLOCK_NOT_TRUSTED
+    ├── LogNotSealed               LOG_NOT_SEALED
+    ├── LogNotTrusted              LOG_NOT_TRUSTED
     └── RecordNotTrusted           RECORD_NOT_TRUSTED (a sealed row failed verification)
 """
 
@@ -338,6 +340,28 @@ class ClockNotTrusted(Refusal):
 
     def __init__(self) -> None:
         super().__init__("The server's clock cannot be trusted now.")
+
+
+class LogNotSealed(Refusal):
+    """The audit log was not sealed for a minute (P8), or no checkpoint covers an entry yet."""
+
+    reason = "LOG_NOT_SEALED"
+
+    def __init__(self, message: str = "The audit log is not sealed now.") -> None:
+        super().__init__(message, retry_after=timedelta(seconds=1))
+
+
+class LogNotTrusted(Refusal):
+    """The database's log is not the continuation of the last checkpoint that was published (P10).
+
+    The caller learns no more than that; `finding` is for the operator.
+    """
+
+    reason = "LOG_NOT_TRUSTED"
+
+    def __init__(self, finding: str) -> None:
+        super().__init__("The audit log does not continue what was published of it; it was reported.")
+        self.finding = finding
 
 
 class RecordNotTrusted(Refusal):

@@ -293,6 +293,21 @@ class Snapshot(Protocol):
     def outcome(self, request: str) -> Outcome | None:
         """Returns a granted request's recorded signatures."""
 
+    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
+        """Returns up to `limit` audit entries that have no position in the log, by name."""
+
+    def oldest_unsealed(self) -> datetime | None:
+        """Returns the earliest `time` of the entries that have no position; None when all have one."""
+
+    def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
+        """Returns up to `limit` audit entries with their positions in the log, by position, from `first` on.
+
+        One whose entry is missing is left out: whoever counts on each one compares the positions.
+        """
+
+    def position(self, entry: str) -> int | None:
+        """Returns the position of an audit entry; None when it has none yet, or does not exist."""
+
 
 class Transaction(Snapshot, Protocol):
     """A view that can write. It sees its own writes."""
@@ -312,6 +327,25 @@ class Transaction(Snapshot, Protocol):
 
     def record_outcome(self, outcome: Outcome) -> None:
         """Keeps a granted request's signatures; the first one stays."""
+
+    def assign_positions(self, first: int, entries: Sequence[str]) -> None:
+        """Gives audit entries the positions `first`, `first + 1`, …
+
+        Raises `VersionConflict` unless each has none, and `NameTaken` when a position is taken; the work then has to
+        be given up.
+        """
+
+    def remove(self, kind: type[Record], name: str, *, version: int) -> None:
+        """Removes a record of that version, for good; for a `GrantedRequest` with its outcome.
+
+        Raises `VersionConflict` when the stored version is another, or there is none; the transaction goes on.
+        """
+
+    def put_back(self, row: Sealed[R], *, position: int | None = None) -> None:
+        """Adds a record of any version with the seal that it has: what a backup kept.
+
+        An audit entry gets its `position`, or none yet. Raises `NameTaken` as `insert` does.
+        """
 
 
 class NameTaken(Exception):  # noqa: N818

@@ -127,8 +127,11 @@ class KeyState(StrEnum):
 
 
 class InstallationKeyPurpose(StrEnum):
+    """What one of the installation's own keys is for. LOG is a key pair that signs checkpoints of the log."""
+
     WRAPPING = "WRAPPING"
     SEALING = "SEALING"
+    LOG = "LOG"
 
 
 class InstallationKeyState(StrEnum):
@@ -291,6 +294,11 @@ class InstallationKey(Record):
     state: InstallationKeyState
     state_time: datetime
     create_time: datetime
+    key_type: KeyType | None = None
+    object_id: bytes | None = None
+    public_key: bytes | None = None
+    origin: str | None = None
+    succession: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -481,6 +489,16 @@ class CertificateStatus(Record):
     source: str
     check_time: datetime
     valid_until: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestPurge(Record):
+    """Up to which time request records were removed, the one row `requestPurge`: what is older may be missing."""
+
+    table: ClassVar[str] = "request_purges"
+
+    purged_before: datetime
+    time: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -675,9 +693,10 @@ class Lease(Record):
 class AuditEntry(Record):
     """What happened, written before its effect.
 
-    `leaf` is what the log commits to: random name, time, kind and a salted commitment to `details`;
-    `details` (JSON text) and `salt` can be erased without breaking the log. `subject` and
-    `subject_version` name the slow record that the entry puts in force.
+    `leaf` is what the log commits to: random name, salted commitments to the head (time, kind, subject and its version)
+    and to `details` (JSON text), and the root over the digests of a call, `items_root` (b"" without). Version 2 has its
+    details and their `salt` (b"") erased, which breaks nothing in the log. `subject` and `subject_version` name the
+    slow record that the entry puts in force.
     """
 
     table: ClassVar[str] = "audit_entries"
@@ -688,8 +707,78 @@ class AuditEntry(Record):
     subject: str | None
     subject_version: int | None
     leaf: bytes
+    head_salt: bytes
     salt: bytes
     details: str
+    items_root: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogHead(Record):
+    """The log as its positions are assigned (RFC 6962): `root` over `size` entries; `frontier` grows it.
+
+    The one row is `log`. It is replaced in the transaction that assigns positions, or they are not assigned.
+    """
+
+    table: ClassVar[str] = "log_heads"
+    hot: ClassVar[bool] = True
+
+    origin: str
+    size: int
+    root: bytes
+    frontier: tuple[bytes, ...]
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogTile(Record):
+    """Up to 256 hashes of complete subtrees of the log, 32 bytes each (C2SP tlog-tiles): `logTiles/LEVEL/INDEX`."""
+
+    table: ClassVar[str] = "log_tiles"
+    hot: ClassVar[bool] = True
+
+    hashes: bytes
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogCheckpoint(Record):
+    """The newest signed checkpoint, the one row `checkpoint`: `note` is a signed note (C2SP)."""
+
+    table: ClassVar[str] = "log_checkpoints"
+    hot: ClassVar[bool] = True
+
+    origin: str
+    size: int
+    root: bytes
+    note: str
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditExport(Record):
+    """How far the log was handed to a sink (`auditExports/SINK`): entries before `position` were."""
+
+    table: ClassVar[str] = "audit_exports"
+    hot: ClassVar[bool] = True
+
+    position: int
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogPosition:
+    """Where an audit entry stands in the log. It needs no seal: the log's root says it."""
+
+    position: int
+    entry: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnsealedEntry:
+    """An audit entry that has no position yet."""
+
+    entry: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -717,6 +806,7 @@ SLOW_RECORDS: tuple[type[Record], ...] = (
     Proposal,
     CertificateAuthority,
     IssuedCertificate,
+    RequestPurge,
 )
 HOT_RECORDS: tuple[type[Record], ...] = (
     AuthenticatorState,
@@ -732,4 +822,8 @@ HOT_RECORDS: tuple[type[Record], ...] = (
     CertificateStatus,
     Notice,
     AuditEntry,
+    LogHead,
+    LogTile,
+    LogCheckpoint,
+    AuditExport,
 )

@@ -20,12 +20,16 @@ from trien_server.core.records import (
     SLOW_RECORDS,
     Approval,
     AuditEntry,
+    AuditExport,
     Authorization,
     CertificateStatus,
     Challenge,
     DeliveryCount,
     GrantedRequest,
     Lease,
+    LogCheckpoint,
+    LogHead,
+    LogTile,
     Notice,
     Record,
     SignatureUse,
@@ -137,12 +141,18 @@ def seal_day_fits(record: Record, seal_key: str) -> bool:
     if sealed_on is None:
         return False
     match record:
+        case AuditEntry(time=at):
+            # Erased later, or not at all.
+            return sealed_on == at.date() if record.version == 1 else sealed_on >= at.date() and record.salt == b""
         case (
             Approval(create_time=at)
-            | AuditEntry(time=at)
             | SignatureUse(time=at)
             | Notice(create_time=at)
             | CertificateStatus(check_time=at)
+            | LogHead(time=at)
+            | LogTile(time=at)
+            | LogCheckpoint(time=at)
+            | AuditExport(time=at)
         ):
             return sealed_on == at.date()
         case Authorization(create_time=at, expire_time=end):
@@ -174,6 +184,10 @@ def is_from_before(record: Record, end: datetime) -> bool:
             | GrantedRequest(create_time=at)
             | SignatureUse(time=at)
             | DeliveryCount(last_time=at)
+            | LogHead(time=at)
+            | LogTile(time=at)
+            | LogCheckpoint(time=at)
+            | AuditExport(time=at)
         ):
             return at < end
         case Lease(expire_time=at):

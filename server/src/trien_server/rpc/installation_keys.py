@@ -12,7 +12,7 @@ def purpose_in(value: "key_service_pb2.InstallationKey.Purpose.ValueType") -> In
     try:
         return InstallationKeyPurpose(key_service_pb2.InstallationKey.Purpose.Name(value))
     except ValueError as unknown:
-        raise InvalidArgument("purpose", "expected WRAPPING or SEALING") from unknown
+        raise InvalidArgument("purpose", "expected WRAPPING, SEALING or LOG") from unknown
 
 
 def installation_key_out(key: InstallationKey) -> key_service_pb2.InstallationKey:
@@ -23,4 +23,6 @@ def installation_key_out(key: InstallationKey) -> key_service_pb2.InstallationKe
         generation=key.generation,
         state=key_service_pb2.InstallationKey.State.Value(key.state.value),
         create_time=translate.time_out(key.create_time),
+        public_key=key.public_key or b"",
+        origin=key.origin or "",
     )

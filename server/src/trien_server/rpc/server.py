@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from trien.v1 import (
     access_service_pb2,
+    audit_service_pb2,
     authorization_service_pb2,
     credential_service_pb2,
     key_service_pb2,
@@ -40,6 +41,7 @@ SERVICES: tuple[str, ...] = tuple(
         organization_service_pb2,
         access_service_pb2,
         proposal_service_pb2,
+        audit_service_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
 )

@@ -67,7 +67,7 @@ class CreateInstallation:
                 state_time=now,
                 create_time=now,
             )
-            for purpose in InstallationKeyPurpose
+            for purpose in (InstallationKeyPurpose.WRAPPING, InstallationKeyPurpose.SEALING)
         ]
 
         def prepare(_: TrustedView) -> Change:

@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 
 from trien_server.core import records
 from trien_server.core.approval import approval_text, public_key_hash, statement_digest, verify_approval
-from trien_server.core.audit import commitment, encode_leaf
+from trien_server.core.audit import leaf_of
 from trien_server.core.errors import Refusal
 from trien_server.core.items import SignatureScheme
 from trien_server.core.records import (
@@ -119,9 +119,7 @@ def references(trusted: Trusted, record: Record) -> Iterator[Finding]:
 
 def entry(trusted: Trusted, record: AuditEntry) -> Iterator[Finding]:
     """An entry's leaf is its own, and what it tells of is there: the row that it put in force, or the decision."""
-    sealed = commitment(record.salt, record.details)
-    leaf = encode_leaf(name=record.name, time=record.time, kind=record.kind, details_commitment=sealed)
-    if record.leaf != leaf:
+    if record.leaf != leaf_of(record):
         yield _finding(Fault.LOG, record, "its leaf does not commit to it")
     details = json.loads(record.details)
     if record.subject is not None:

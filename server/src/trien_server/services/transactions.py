@@ -106,6 +106,7 @@ class Ledger:
             time=self.at,
             kind=kind,
             details=details,
+            head_salt=self._randomness.bytes(16),
             salt=self._randomness.bytes(32),
             subject=None if subject is None else subject.name,
             subject_version=None if subject is None else subject.version,

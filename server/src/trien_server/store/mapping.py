@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_h
 
 from trien_server.core.errors import RecordNotTrusted
 from trien_server.core.ports import Sealed
-from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, Outcome, Record
+from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, LogPosition, Outcome, Record, UnsealedEntry
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
@@ -34,6 +34,12 @@ Value = str | int | bytes | None
 
 OUTCOMES = "outcomes"
 """The table of `Outcome`, which is no `Record`: its key is `request` and it has no seal."""
+
+LOG_POSITIONS, UNSEALED_ENTRIES = "log_positions", "unsealed_entries"
+"""The tables of `LogPosition` and `UnsealedEntry`, which are no `Record`s. Each audit entry is in one of them."""
+
+KEYS = {OUTCOMES: "request", LOG_POSITIONS: "position", UNSEALED_ENTRIES: "entry"}
+"""The primary keys of the tables that are no records; that of the others is `name`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -99,6 +105,7 @@ INDEXES: tuple[Index, ...] = (
     Index("signature_uses", ("signer", "name")),
     Index("audit_entries", ("subject", "subject_version")),
     Index("audit_entries", ("time",)),
+    Index("log_positions", ("entry",), unique=True),
 )
 """The indexes that the migrations make. Those that end in `name` give a page in order, without sorting."""
 
@@ -174,7 +181,7 @@ def mapping_of(kind: type[R]) -> RecordMapping[R]:
 def tables() -> dict[str, tuple[Column, ...]]:
     """Returns the columns of every table that the records ask for."""
     found = {kind.table: mapping_of(kind).all_columns for kind in (*SLOW_RECORDS, *HOT_RECORDS)}
-    return {**found, OUTCOMES: OUTCOME_MAPPING.columns}
+    return found | {plain.table: plain.columns for plain in (OUTCOME_MAPPING, _POSITION_MAPPING, _UNSEALED_MAPPING)}
 
 
 def _printable(name: object) -> str:
@@ -308,3 +315,5 @@ _SEAL = _column("seal", bytes)
 _MAPPINGS: dict[type[Record], RecordMapping[Any]] = {}
 
 OUTCOME_MAPPING: FieldMapping[Outcome] = FieldMapping(Outcome, OUTCOMES)
+_POSITION_MAPPING = FieldMapping(LogPosition, LOG_POSITIONS)
+_UNSEALED_MAPPING = FieldMapping(UnsealedEntry, UNSEALED_ENTRIES)

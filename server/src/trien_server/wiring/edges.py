@@ -2,6 +2,7 @@
 
 from trien.v1 import (
     access_service_pb2_grpc,
+    audit_service_pb2_grpc,
     authorization_service_pb2_grpc,
     credential_service_pb2_grpc,
     key_service_pb2_grpc,
@@ -15,6 +16,7 @@ from trien_server.core.ports import Clock, Randomness
 from trien_server.core.tls import TlsIdentity
 from trien_server.rpc.access import AccessServicer
 from trien_server.rpc.admission import Admission
+from trien_server.rpc.audit import AuditServicer
 from trien_server.rpc.authorizations import AuthorizationServicer
 from trien_server.rpc.calls import CallLog, Calls
 from trien_server.rpc.credentials import CredentialServicer
@@ -142,6 +144,7 @@ def build_grpc_server(
         enable_operator=use.enable_operator,
         show_access=use.show_access,
     )
+    audit = AuditServicer(calls=calls)
     return GrpcServer(
         register=[
             lambda server: signing_service_pb2_grpc.add_SigningServiceServicer_to_server(signing, server),
@@ -156,6 +159,7 @@ def build_grpc_server(
             ),
             lambda server: proposal_service_pb2_grpc.add_ProposalServiceServicer_to_server(proposals, server),
             lambda server: access_service_pb2_grpc.add_AccessServiceServicer_to_server(access, server),
+            lambda server: audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server),
         ],
         admission=Admission(identify=identify, rates=use.client_rates, clock=clock, threads=limits.threads),
         tls=tls,

@@ -85,6 +85,8 @@ ADVICE: dict[str, str] = {
     "BUSY": "Try again in a moment.",
     "HSM_UNAVAILABLE": "Try again in a moment; if it goes on, tell your administrator.",
     "STORE_UNAVAILABLE": "Try again in a moment; if it goes on, tell your administrator.",
+    "LOG_NOT_SEALED": "Try again in a moment; if it goes on, tell your administrator.",
+    "LOG_NOT_TRUSTED": "Tell your administrator: the server's audit log does not continue what was published of it.",
     "CLOCK_NOT_TRUSTED": "Tell your administrator that the server's clock is wrong.",
     "RECORD_NOT_TRUSTED": "Tell your administrator: the server reported a damaged record.",
     "INTERNAL": "Tell your administrator, with the request's id.",
@@ -119,6 +121,8 @@ _UNAVAILABLE_REASONS = {
     "HSM_UNAVAILABLE",
     "STORE_UNAVAILABLE",
     "CLOCK_NOT_TRUSTED",
+    "LOG_NOT_SEALED",
+    "LOG_NOT_TRUSTED",
     "DEADLINE_TOO_SHORT",
 }
 _PASSWORD_REASONS = {"ONE_TIME_PASSWORD_REJECTED", "SIGNER_LOCKED"}

@@ -110,6 +110,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ENROLMENT_NOT_PENDING: _ErrorReason.ValueType  # 40
     """FAILED_PRECONDITION: the enrolment has not begun, is over, or is another's."""
+    LOG_NOT_SEALED: _ErrorReason.ValueType  # 41
+    """UNAVAILABLE: the audit log was not sealed for a minute, or no checkpoint covers the entry yet; RetryInfo says when to
+    try again.
+    """
+    LOG_NOT_TRUSTED: _ErrorReason.ValueType  # 42
+    """INTERNAL: the database's log is not the continuation of the last checkpoint that was published."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused. A refusal carries a google.rpc.ErrorInfo whose `reason` is the name of one of these values
@@ -204,4 +210,10 @@ again.
 """
 ENROLMENT_NOT_PENDING: ErrorReason.ValueType  # 40
 """FAILED_PRECONDITION: the enrolment has not begun, is over, or is another's."""
+LOG_NOT_SEALED: ErrorReason.ValueType  # 41
+"""UNAVAILABLE: the audit log was not sealed for a minute, or no checkpoint covers the entry yet; RetryInfo says when to
+try again.
+"""
+LOG_NOT_TRUSTED: ErrorReason.ValueType  # 42
+"""INTERNAL: the database's log is not the continuation of the last checkpoint that was published."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -364,6 +364,8 @@ class InstallationKey(_message.Message):
         """It wraps keys."""
         SEALING: InstallationKey._Purpose.ValueType  # 2
         """It seals rows."""
+        LOG: InstallationKey._Purpose.ValueType  # 3
+        """It signs checkpoints of the audit log."""
 
     class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
         """What it is for."""
@@ -374,6 +376,8 @@ class InstallationKey(_message.Message):
     """It wraps keys."""
     SEALING: InstallationKey.Purpose.ValueType  # 2
     """It seals rows."""
+    LOG: InstallationKey.Purpose.ValueType  # 3
+    """It signs checkpoints of the audit log."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -411,6 +415,8 @@ class InstallationKey(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, such as `installationKeys/wrapping-2`."""
     purpose: Global___InstallationKey.Purpose.ValueType
@@ -419,6 +425,10 @@ class InstallationKey(_message.Message):
     """Which one of its kind it is: 1, 2, …."""
     state: Global___InstallationKey.State.ValueType
     """Where it stands."""
+    public_key: _builtins.bytes
+    """The public key of a log key, as a DER SubjectPublicKeyInfo; empty for the others."""
+    origin: _builtins.str
+    """The name of the log that a log key signs for; empty for the others."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was asked for."""
@@ -431,10 +441,12 @@ class InstallationKey(_message.Message):
         generation: _builtins.int = ...,
         state: Global___InstallationKey.State.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        public_key: _builtins.bytes = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "generation", b"generation", "name", b"name", "purpose", b"purpose", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "generation", b"generation", "name", b"name", "origin", b"origin", "public_key", b"public_key", "purpose", b"purpose", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

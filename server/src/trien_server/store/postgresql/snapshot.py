@@ -12,7 +12,7 @@ import psycopg
 
 from trien_server.core.errors import RecordNotTrusted
 from trien_server.core.ports import NameTaken, Sealed, VersionConflict
-from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.core.records import AuditEntry, GrantedRequest, Outcome, Record
 from trien_server.store.mapping import INDEXES, OUTCOME_MAPPING, Column, Value, mapping_of
 from trien_server.store.postgresql.connections import Connection, is_conflict, is_outage, unavailable
 from trien_server.store.postgresql.lineage import Witness
@@ -30,6 +30,7 @@ class _Statements:
     get: str
     insert: str
     replace: str
+    remove: str
 
 
 class PostgresqlSnapshot:
@@ -79,6 +80,20 @@ class PostgresqlSnapshot:
     def outcome(self, request: str) -> Outcome | None:
         rows = self._query(_OUTCOME.get, (request,))
         return OUTCOME_MAPPING.record(rows[0]) if rows else None
+
+    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
+        return [mapping_of(AuditEntry).sealed(row) for row in self._query(_LOG.unsealed, (limit,))]
+
+    def oldest_unsealed(self) -> datetime | None:
+        return _time(self._query(_LOG.oldest, ()))
+
+    def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
+        rows = self._query(_LOG.from_position, (first, limit))
+        return [(row[0], mapping_of(AuditEntry).sealed(row[1:])) for row in rows]
+
+    def position(self, entry: str) -> int | None:
+        rows = self._query("SELECT position FROM log_positions WHERE entry = $1", (entry,))
+        return rows[0][0] if rows else None
 
     def end(self) -> None:
         """Makes every further call fail: nothing that `work` kept may run outside its transaction."""
@@ -142,6 +157,8 @@ class PostgresqlTransaction(PostgresqlSnapshot):
             raise ValueError(f"{kind.table}: a new record has version 1, not {row.record.version}")
         if not self._write(_statements(kind).insert, mapping_of(kind).row(row)):
             raise NameTaken(f"{kind.table}: {row.record.name}")
+        if kind is AuditEntry:
+            self._write(_LOG.add_unsealed, (row.record.name,))
         if self.witness is None or kind is AuditEntry:
             self.witness = Witness(kind.table, "name", row.record.name, 1)
 
@@ -160,6 +177,34 @@ class PostgresqlTransaction(PostgresqlSnapshot):
     def record_outcome(self, outcome: Outcome) -> None:
         if self._write(_OUTCOME.insert, OUTCOME_MAPPING.values(outcome)) and self.witness is None:
             self.witness = Witness(OUTCOME_MAPPING.table, "request", outcome.request, None)
+
+    def assign_positions(self, first: int, entries: Sequence[str]) -> None:
+        for position, entry in enumerate(entries, first):
+            if not self._write(_LOG.remove_unsealed, (entry,)):
+                raise VersionConflict(f"{entry} has a position, or does not exist")
+            if not self._write(_LOG.add_position, (position, entry)):
+                raise NameTaken(f"{entry}: position {position} is taken")
+            if self.witness is None:
+                self.witness = Witness("log_positions", "entry", entry, None)
+
+    def remove(self, kind: type[Record], name: str, *, version: int) -> None:
+        if kind is AuditEntry:
+            raise ValueError("audit entries are not removed")
+        if not self._write(_statements(kind).remove, (name, version)):
+            raise VersionConflict(f"{kind.table}: {name} has no version {version}")
+        if kind is GrantedRequest:
+            self._write(_OUTCOME.remove, (name,))
+
+    def put_back(self, row: Sealed[R], *, position: int | None = None) -> None:
+        kind, name = type(row.record), row.record.name
+        if not self._write(_statements(kind).insert, mapping_of(kind).row(row)):
+            raise NameTaken(f"{kind.table}: {name}")
+        if kind is AuditEntry and not self._write(
+            *((_LOG.add_unsealed, (name,)) if position is None else (_LOG.add_position, (position, name)))
+        ):
+            raise NameTaken(f"{name}: position {position} is taken")
+        if self.witness is None:
+            self.witness = Witness(kind.table, "name", name, row.record.version)
 
     def _write(self, sql: str, arguments: Sequence[Value]) -> bool:
         """Tells whether a row was written. A row that came meanwhile makes it a conflict, and all runs again."""
@@ -224,6 +269,37 @@ def _make_statements(table: str, columns: Sequence[Column], key: str) -> _Statem
         get=f'{select} WHERE "{key}" = $1',
         insert=f'INSERT INTO "{table}" ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING {_RETURNING}',  # noqa: S608
         replace=f'UPDATE "{table}" SET {changes} WHERE {where} {_RETURNING}',  # noqa: S608
+        remove=f'DELETE FROM "{table}" WHERE "{key}" = $1'  # noqa: S608
+        + (" AND version = $2 " if key == "name" else " ")
+        + _RETURNING,
+    )
+
+
+@dataclass(frozen=True)
+class _LogStatements:
+    """The SQL of the positions in the log."""
+
+    unsealed: str
+    from_position: str
+    oldest: str
+    add_unsealed: str
+    remove_unsealed: str
+    add_position: str
+
+
+def _make_log_statements() -> _LogStatements:
+    names = ", ".join(f'audit_entries."{column.name}"' for column in mapping_of(AuditEntry).all_columns)
+    unsealed = "unsealed_entries JOIN audit_entries ON audit_entries.name = unsealed_entries.entry"
+    positions = "log_positions JOIN audit_entries ON audit_entries.name = log_positions.entry"
+    return _LogStatements(
+        unsealed=f"SELECT {names} FROM {unsealed} ORDER BY unsealed_entries.entry LIMIT $1",  # noqa: S608
+        from_position=f"SELECT position, {names} FROM {positions} WHERE position >= $1"  # noqa: S608
+        " ORDER BY position LIMIT $2",
+        oldest=f"SELECT min(time) FROM {unsealed}",  # noqa: S608
+        add_unsealed=f"INSERT INTO unsealed_entries (entry) VALUES ($1) ON CONFLICT DO NOTHING {_RETURNING}",  # noqa: S608
+        remove_unsealed=f"DELETE FROM unsealed_entries WHERE entry = $1 {_RETURNING}",  # noqa: S608
+        add_position="INSERT INTO log_positions (position, entry) VALUES ($1, $2)"  # noqa: S608
+        f" ON CONFLICT DO NOTHING {_RETURNING}",
     )
 
 
@@ -237,4 +313,5 @@ def _statements(kind: type[Record]) -> _Statements:
 _RETURNING = "RETURNING pg_current_xact_id()::text"
 _UNIQUE_TABLES = frozenset(index.table for index in INDEXES if index.unique)
 _STATEMENTS: dict[type[Record], _Statements] = {}
+_LOG = _make_log_statements()
 _OUTCOME = _make_statements(OUTCOME_MAPPING.table, OUTCOME_MAPPING.columns, "request")

@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "8d2992c9481eac93788166051ccb909982c45b5ae82978a5b3edd69f20dc5765"
+FINGERPRINT = "c9908a7dca72ecd551c7fce9ad0fbe0298f16954e60ab9c050ebf908f28ea454"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from trien_server.core.errors import RecordNotTrusted, StoreUnavailable
 from trien_server.core.ports import NameTaken, Sealed, VersionConflict
-from trien_server.core.records import AuditEntry, Outcome, Record
+from trien_server.core.records import AuditEntry, GrantedRequest, Outcome, Record
 from trien_server.store.mapping import OUTCOME_MAPPING, Column, Value, mapping_of
 from trien_server.store.sqlite.connections import error_code, is_outage
 
@@ -23,6 +23,7 @@ class _Statements:
     get: str
     insert: str
     replace: str
+    remove: str
 
 
 class SqliteSnapshot:
@@ -61,7 +62,10 @@ class SqliteSnapshot:
         return mapping_of(AuditEntry).sealed(rows[0]) if rows else None
 
     def latest_time(self) -> datetime | None:
-        rows = self._query("SELECT max(time) FROM audit_entries", (), AuditEntry.table)
+        return self._time("SELECT max(time) FROM audit_entries")
+
+    def _time(self, sql: str) -> datetime | None:
+        rows = self._query(sql, (), AuditEntry.table)
         if rows[0][0] is None:
             return None
         try:
@@ -73,6 +77,21 @@ class SqliteSnapshot:
     def outcome(self, request: str) -> Outcome | None:
         rows = self._query(_OUTCOME.get, (request,), OUTCOME_MAPPING.table)
         return OUTCOME_MAPPING.record(rows[0]) if rows else None
+
+    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
+        rows = self._query(_LOG.unsealed, (limit,), AuditEntry.table)
+        return [mapping_of(AuditEntry).sealed(row) for row in rows]
+
+    def oldest_unsealed(self) -> datetime | None:
+        return self._time(_LOG.oldest)
+
+    def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
+        rows = self._query(_LOG.from_position, (first, limit), AuditEntry.table)
+        return [(row[0], mapping_of(AuditEntry).sealed(row[1:])) for row in rows]
+
+    def position(self, entry: str) -> int | None:
+        rows = self._query("SELECT position FROM log_positions WHERE entry = ?", (entry,), AuditEntry.table)
+        return rows[0][0] if rows else None
 
     def end(self) -> None:
         """Makes every further call fail: nothing that `work` kept may run outside its transaction."""
@@ -124,6 +143,8 @@ class SqliteTransaction(SqliteSnapshot):
         if row.record.version != 1:
             raise ValueError(f"{kind.table}: a new record has version 1, not {row.record.version}")
         self._write(_statements(kind).insert, mapping_of(kind).row(row), kind, row.record.name)
+        if kind is AuditEntry:
+            self._write(_LOG.add_unsealed, (row.record.name,), kind, row.record.name)
 
     def replace(self, row: Sealed[R]) -> None:
         kind = type(row.record)
@@ -138,6 +159,28 @@ class SqliteTransaction(SqliteSnapshot):
             None,
             outcome.request,
         )
+
+    def assign_positions(self, first: int, entries: Sequence[str]) -> None:
+        for position, entry in enumerate(entries, first):
+            if self._write(_LOG.remove_unsealed, (entry,), None, entry) != 1:
+                raise VersionConflict(f"{entry} has a position, or does not exist")
+            self._write(_LOG.add_position, (position, entry), AuditEntry, entry)
+
+    def remove(self, kind: type[Record], name: str, *, version: int) -> None:
+        if kind is AuditEntry:
+            raise ValueError("audit entries are not removed")
+        if self._write(_statements(kind).remove, (name, version), kind, name) != 1:
+            raise VersionConflict(f"{kind.table}: {name} has no version {version}")
+        if kind is GrantedRequest:
+            self._write(_OUTCOME.remove, (name,), None, name)
+
+    def put_back(self, row: Sealed[R], *, position: int | None = None) -> None:
+        kind, name = type(row.record), row.record.name
+        self._write(_statements(kind).insert, mapping_of(kind).row(row), kind, name)
+        if kind is AuditEntry and position is None:
+            self._write(_LOG.add_unsealed, (name,), kind, name)
+        elif kind is AuditEntry:
+            self._write(_LOG.add_position, (position, name), kind, name)
 
     def _write(self, sql: str, arguments: Sequence[Value], kind: type[Record] | None, name: str) -> int:
         try:
@@ -169,6 +212,32 @@ def _make_statements(table: str, columns: Sequence[Column], key: str) -> _Statem
         get=f'{select} WHERE "{key}" = ?',
         insert=f'INSERT INTO "{table}" ({names}) VALUES ({marks})',  # noqa: S608
         replace=f'UPDATE "{table}" SET {changes} WHERE name = ? AND version = ?',  # noqa: S608
+        remove=f'DELETE FROM "{table}" WHERE "{key}" = ?' + (" AND version = ?" if key == "name" else ""),  # noqa: S608
+    )
+
+
+@dataclass(frozen=True)
+class _LogStatements:
+    """The SQL of the positions in the log."""
+
+    unsealed: str
+    from_position: str
+    oldest: str = (
+        "SELECT min(time) FROM unsealed_entries CROSS JOIN audit_entries ON audit_entries.name = unsealed_entries.entry"
+    )
+    add_unsealed: str = "INSERT INTO unsealed_entries (entry) VALUES (?)"
+    remove_unsealed: str = "DELETE FROM unsealed_entries WHERE entry = ?"
+    add_position: str = "INSERT INTO log_positions (position, entry) VALUES (?, ?)"
+
+
+def _make_log_statements() -> _LogStatements:
+    # CROSS JOIN: SQLite's word for keeping this order, the small table first.
+    names = ", ".join(f'audit_entries."{column.name}"' for column in mapping_of(AuditEntry).all_columns)
+    return _LogStatements(
+        unsealed=f"SELECT {names} FROM unsealed_entries CROSS JOIN audit_entries"  # noqa: S608
+        " ON audit_entries.name = unsealed_entries.entry ORDER BY unsealed_entries.entry LIMIT ?",
+        from_position=f"SELECT position, {names} FROM log_positions CROSS JOIN audit_entries"  # noqa: S608
+        " ON audit_entries.name = log_positions.entry WHERE position >= ? ORDER BY position LIMIT ?",
     )
 
 
@@ -180,4 +249,5 @@ def _statements(kind: type[Record]) -> _Statements:
 
 
 _STATEMENTS: dict[type[Record], _Statements] = {}
+_LOG = _make_log_statements()
 _OUTCOME = _make_statements(OUTCOME_MAPPING.table, OUTCOME_MAPPING.columns, "request")

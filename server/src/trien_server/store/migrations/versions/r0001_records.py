@@ -59,6 +59,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("request", name="outcomes_key"),
         sqlite_strict=True,
     )
+    op.create_table(
+        "unsealed_entries",
+        text("entry"),
+        sa.PrimaryKeyConstraint("entry", name="unsealed_entries_key"),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "log_positions",
+        integer("position"),
+        text("entry"),
+        sa.PrimaryKeyConstraint("position", name="log_positions_key"),
+        sqlite_strict=True,
+    )
+    index("log_positions", "entry", unique=True)
     index("clients", "token_hash", unique=True)
     index("clients", "certificate_fingerprint", "name")
     index("clients", "previous_token_hash", "name")
@@ -149,7 +163,13 @@ def slow_records() -> None:
         text("state"),
         integer("state_time"),
         integer("create_time"),
+        text("key_type", nullable=True),
+        blob("object_id", nullable=True),
+        blob("public_key", nullable=True),
+        text("origin", nullable=True),
+        text("succession", nullable=True),
     )
+    sealed_table("request_purges", integer("purged_before"), integer("time"))
     sealed_table(
         "keys",
         text("key_type"),
@@ -342,6 +362,12 @@ def hot_records() -> None:
         text("subject", nullable=True),
         integer("subject_version", nullable=True),
         blob("leaf"),
+        blob("head_salt"),
         blob("salt"),
         text("details"),
+        blob("items_root"),
     )
+    sealed_table("log_heads", text("origin"), integer("size"), blob("root"), text("frontier"), integer("time"))
+    sealed_table("log_tiles", blob("hashes"), integer("time"))
+    sealed_table("log_checkpoints", text("origin"), integer("size"), blob("root"), text("note"), integer("time"))
+    sealed_table("audit_exports", integer("position"), integer("time"))
