@@ -26,7 +26,7 @@ case $(. /etc/os-release 2>/dev/null && echo "${ID:-}${VERSION_ID:-}") in
     debian12 | ubuntu22.04) packages+=(fonts-liberation2) ;;
     *) packages+=(fonts-liberation) ;;
 esac
-if [[ $level == test ]]; then packages+=(gcc libc6-dev opensc openssl postgresql strace); fi
+if [[ $level == test ]]; then packages+=(age gcc libc6-dev opensc openssl postgresql strace); fi
 
 command -v python3 >/dev/null || fail "python3 is missing: Trien needs Python 3.11 or newer"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

@@ -214,6 +214,15 @@ class WebSection(_Section):
     )
 
 
+class BackupSection(_Section):
+    """[backup]"""
+
+    recipients: str = Field(
+        default="",
+        description="Who can open backups: age1…, with spaces between; `--recipient` adds to them.",
+    )
+
+
 class LogSection(_Section):
     """[log]"""
 
@@ -234,6 +243,7 @@ class Config(_Section):
     revocation: RevocationSection = RevocationSection()
     enrolment: EnrolmentSection = EnrolmentSection()
     web: WebSection = WebSection()
+    backup: BackupSection = BackupSection()
     log: LogSection = LogSection()
 
 
@@ -249,6 +259,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "revocation": RevocationSection,
     "enrolment": EnrolmentSection,
     "web": WebSection,
+    "backup": BackupSection,
     "log": LogSection,
 }
 

@@ -129,6 +129,21 @@ def test_a_counter_far_ahead_needs_two_passwords_in_a_row() -> None:
     assert hotp(generator.at(beyond), memory) == (None, memory)
 
 
+@pytest.mark.parametrize("first", [0, 3, HOTP_LOOK_AHEAD, HOTP_LOOK_AHEAD + 7])
+def test_an_authenticator_that_is_out_of_step_is_believed_only_by_two_codes_in_a_row(first: int) -> None:
+    generator = pyotp.HOTP("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ")
+    memory = AuthenticatorState(name="a", next_value=0, out_of_step=True)
+    value, memory = hotp(generator.at(first), memory)
+    assert (value, memory.next_value, memory.out_of_step) == (None, 0, True)
+    assert hotp(generator.at(first), memory)[0] is None
+    value, forgotten = hotp("000000", memory)
+    assert (value, forgotten.resynchronization, forgotten.out_of_step) == (None, None, True)
+    assert hotp(generator.at(first + 1), forgotten)[0] is None
+    value, memory = hotp(generator.at(first + 1), memory)
+    assert (value, memory.next_value, memory.out_of_step) == (first + 1, first + 2, False)
+    assert hotp(generator.at(first + 2), memory)[0] == first + 2
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from trien_server.config import LoadedConfig
     from trien_server.host.stop import StopSignal
     from trien_server.initialize import TokenChoice
@@ -34,6 +36,10 @@ ca_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(ca_app, name="ca")
+backup_app = typer.Typer(
+    help="Write the whole database into one encrypted file.", invoke_without_command=True, rich_markup_mode=None
+)
+app.add_typer(backup_app, name="backup")
 operators_app = typer.Typer(
     help="The way out when one officer is left. All else about operators: trien operators.",
     no_args_is_help=True,
@@ -288,6 +294,68 @@ def fsck(
 
         if check(loaded.config, as_json=output == "json"):
             raise typer.Exit(1)
+
+
+@backup_app.callback()
+def backup(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The backup: a new file.")] = None,
+    recipient: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipient",
+            metavar="AGE1...",
+            help="Who can open it, as age-keygen prints it; may be repeated, and joins backup.recipients.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write the whole database into one encrypted file.
+
+    It is one consistent snapshot, also while servers run, and the same for SQLite and PostgreSQL. The file is in the
+    format age, of mode 0600, and there whole or not at all. Keys on the token are not in it: it says which it needs.
+
+    \b
+    Examples:
+      trien-server backup --out /backup/trien-2026-11-25.age --recipient age1...
+      trien-server backup show /backup/trien-2026-11-25.age --identity key.txt
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if out is None:
+        typer.echo("--out FILE says where the backup goes.", err=True)
+        raise typer.Exit(2)
+    loaded = _load(config, overrides)
+    with _explained():
+        from trien_server.cli.backup import take
+
+        _tell(take(loaded.config, out=out, recipients=recipient or []))
+
+
+@backup_app.command("show")
+def backup_show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    identity: Annotated[
+        Path, typer.Option("--identity", metavar="FILE", help="A recipient's identity, as age-keygen wrote it.")
+    ],
+    output: Annotated[str, typer.Option("--output", metavar="text|json", help="What to print.")] = "text",
+) -> None:
+    """Read a backup whole, check it, and print what it says of itself.
+
+    Neither database nor token is asked. Exit code 1 when it is not whole, was changed, or is for others.
+
+    \b
+    Example:
+      trien-server backup show /backup/trien-2026-11-25.age --identity key.txt
+    """
+    if output not in {"text", "json"}:
+        typer.echo("--output is text or json.", err=True)
+        raise typer.Exit(2)
+    with _explained():
+        from trien_server.cli.backup import show
+
+        _tell(show(file, identity=identity, as_json=output == "json"))
 
 
 @app.command("client-certificate")
@@ -643,6 +711,18 @@ def operators_recover(
 
         for line in recover(loaded.config, name=name, display_name=display_name, certificate=certificate, roles=role):
             typer.echo(line)
+
+
+def _tell(lines: "Iterable[str]") -> None:
+    from trien_server.core.backups import NotABackup
+    from trien_server.host.age import NotDecrypted
+
+    try:
+        for line in lines:
+            typer.echo(line)
+    except (NotABackup, NotDecrypted, ValueError) as fault:
+        typer.echo(str(fault), err=True)
+        raise typer.Exit(1) from None
 
 
 def _require_none(findings: list[str]) -> None:

@@ -36,3 +36,12 @@ def sealing_generations(keys: Sequence[InstallationKey]) -> Generations:
         others=frozenset(key.generation for key in keys if key.state is InstallationKeyState.RETIRING),
         retired={key.generation: key.state_time for key in keys if key.state is InstallationKeyState.RETIRED},
     )
+
+
+ONE_TIME_PASSWORD_LABEL = "trien one-time password key 1"
+"""The label on the token of the key that encrypts one-time password secrets."""
+
+
+def token_label(purpose: InstallationKeyPurpose, generation: int) -> str:
+    """Returns the label on the token of one of the installation's secret keys."""
+    return f"trien {purpose.lower()} key {generation}"

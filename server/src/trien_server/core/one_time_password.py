@@ -5,6 +5,7 @@ replay memories keyed on the string are what others got CVEs for.
 """
 
 import base64
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable
@@ -58,7 +59,8 @@ def candidates(
     """Returns the passwords to compare with, for the time and the replay memory read before.
 
     TOTP: the present step and one either side. HOTP: from the next counter on, the look-ahead and, when
-    `password` is none of these, the counters behind it that can begin or end a resynchronization.
+    `password` is none of these or none of them is believed alone, the counters behind it that can begin or end a
+    resynchronization.
     """
     generator = pyotp.HOTP(base64.b32encode(secret.reveal()).decode(), digits=digits, digest=_HASHES[hash_function])
 
@@ -70,7 +72,8 @@ def candidates(
         return shown(range(step - TOTP_WINDOW, step + TOTP_WINDOW + 1))
     behind = state.next_value + HOTP_LOOK_AHEAD + 1
     near = shown(range(state.next_value, behind))
-    if any([candidate.password == password for candidate in near]):  # noqa: C419 - all are compared
+    matched = any([candidate.password == password for candidate in near])  # noqa: C419 - all are compared
+    if matched and not state.out_of_step:
         return near
     return near + shown(range(behind, behind + HOTP_RESYNCHRONIZATION))
 
@@ -89,8 +92,9 @@ def accept(
     """Returns the accepted value, or None, and the replay memory as it has to be kept afterwards.
 
     A value below `state.next_value` is never accepted, so a password is accepted once (P2). All
-    candidates are compared, each in constant time. A counter behind the look-ahead is remembered and
-    accepted only when the next password is its successor (RFC 4226, section 7.4).
+    candidates are compared, each in constant time. A counter behind the look-ahead, and any counter of an
+    authenticator that is out of step, is remembered and accepted only when the next password is its successor
+    (RFC 4226, section 7.4).
     """
     matched = [candidate.value for candidate in among if candidate.password == password]
     fresh = [value for value in matched if value >= state.next_value]
@@ -98,13 +102,11 @@ def accept(
     if not fresh:
         if state.resynchronization is None:
             return None, state
-        return None, AuthenticatorState(name=state.name, version=version, next_value=state.next_value)
+        return None, dataclasses.replace(state, version=version, resynchronization=None)
     value = fresh[0]
-    if kind is AuthenticatorKind.HOTP and value > state.next_value + HOTP_LOOK_AHEAD:
+    if kind is AuthenticatorKind.HOTP and (state.out_of_step or value > state.next_value + HOTP_LOOK_AHEAD):
         if state.resynchronization is None or state.resynchronization + 1 not in fresh:
-            return None, AuthenticatorState(
-                name=state.name, version=version, next_value=state.next_value, resynchronization=value
-            )
+            return None, dataclasses.replace(state, version=version, resynchronization=value)
         value = state.resynchronization + 1
     return value, AuthenticatorState(name=state.name, version=version, next_value=value + 1)
 

@@ -515,7 +515,8 @@ class Notice(Record):
 class AuthenticatorState(Record):
     """The replay memory: the next time step or counter that may be accepted, never the typed string (P2).
 
-    `resynchronization` is a counter outside the window that matched last (RFC 4226, section 7.4).
+    `resynchronization` is a counter outside the window that matched last (RFC 4226, section 7.4). With
+    `out_of_step` no single counter is believed: what was accepted last is not known, and two in a row have to tell.
     """
 
     table: ClassVar[str] = "authenticator_states"
@@ -523,6 +524,7 @@ class AuthenticatorState(Record):
 
     next_value: int
     resynchronization: int | None = None
+    out_of_step: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

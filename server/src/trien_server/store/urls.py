@@ -60,8 +60,10 @@ def postgresql_conninfo(url: str) -> str:
     return make_conninfo("", **{**defaults, **given})
 
 
-def open_store(url: str, *, on_fatal: Callable[[str], None]) -> "Store":
+def open_store(url: str, *, on_fatal: Callable[[str], None], read_patience: float = 5.0) -> "Store":
     """Opens the database of that URL; `on_fatal` is called once when the process must end.
+
+    `read_patience` is how many seconds reading may wait for a connection, and on PostgreSQL take in all.
 
     Raises `SchemaMismatch` when it needs a migration, `StoreUnavailable` when it cannot be used, `ValueError` for a
     URL of no known database.
@@ -69,7 +71,7 @@ def open_store(url: str, *, on_fatal: Callable[[str], None]) -> "Store":
     if is_postgresql(url):
         from trien_server.store.postgresql.store import PostgresqlStore
 
-        return PostgresqlStore(postgresql_conninfo(url))
+        return PostgresqlStore(postgresql_conninfo(url), read_patience=read_patience)
     from trien_server.store.sqlite.store import SqliteStore
 
-    return SqliteStore(sqlite_path(url), on_fatal=on_fatal)
+    return SqliteStore(sqlite_path(url), on_fatal=on_fatal, read_patience=read_patience)

@@ -273,7 +273,12 @@ def slow_records() -> None:
 
 
 def hot_records() -> None:
-    sealed_table("authenticator_states", integer("next_value"), integer("resynchronization", nullable=True))
+    sealed_table(
+        "authenticator_states",
+        integer("next_value"),
+        integer("resynchronization", nullable=True),
+        boolean("out_of_step"),
+    )
     sealed_table(
         "signer_attempts", integer("failures"), integer("lock_failures"), integer("locked_until", nullable=True)
     )
