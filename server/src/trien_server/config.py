@@ -98,6 +98,10 @@ class TokenSection(_Section):
     softhsm_configuration_file: Path | None = Field(
         default=None, description="For SoftHSM alone: its softhsm2.conf, handed on as SOFTHSM2_CONF."
     )
+    exported_keys_file: Path | None = Field(
+        default=None,
+        description="The list of the token's keys that custodians can bring back; without it no such key counts.",
+    )
 
 
 class StoreSection(_Section):

@@ -14,6 +14,7 @@ from trien_server.config import LoadedConfig
 from trien_server.core.errors import AlreadyExists
 from trien_server.core.records import Installation
 from trien_server.core.secret import Secret
+from trien_server.host.exported_keys import exported_keys
 from trien_server.host.files import read_secret, require_own, write_private
 from trien_server.host.log import Log
 from trien_server.host.private_ca import Identity, PrivateCa
@@ -193,6 +194,7 @@ def _provision(loaded: LoadedConfig, *, so_pin_file: Path) -> None:
         token_label=token.label,
         token_serial=token.serial,
         so_pin=read_secret(so_pin_file) if so_pin_file.exists() else None,
+        exported=exported_keys(token.exported_keys_file),
     )
 
 

@@ -9,7 +9,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from trien_server.config import BadConfiguration, Config
+from trien_server.core.custody import CustodyRefused
 from trien_server.core.errors import AlreadyExists, Refusal
+from trien_server.core.ports import KeyMismatch
 from trien_server.host.clock import SystemClock
 from trien_server.host.files import read_secret
 from trien_server.hsm import NotProvisioned, PinRejected
@@ -26,6 +28,8 @@ def explain(fault: BaseException) -> str | None:
             return str(fault)
         case OSError():
             return _words(fault)
+        case KeyMismatch() | CustodyRefused():
+            return str(fault)
         case PinRejected():
             return f"{fault} Check the PIN file before the next start: tokens lock."
         case NotProvisioned():
@@ -55,6 +59,11 @@ def file_findings(config: Config) -> list[str]:
     softhsm = config.token.softhsm_configuration_file
     if softhsm is not None and not softhsm.is_file():
         found.append(f"token.softhsm_configuration_file: {softhsm} does not exist")
+    exported = config.token.exported_keys_file
+    if exported is not None and not exported.is_file():
+        found.append(
+            f"token.exported_keys_file: {exported} does not exist; `trien-server token import-keys` writes it anew"
+        )
     for key, path in _certificate_files(config):
         found += [f"{key}: {fault}" for fault in _certificate_faults(path)]
     return found + _tls_key_findings(config) + delivery_findings(config) + _folder_findings(config)

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trien_server.config import LoadedConfig
+    from trien_server.config import Config, LoadedConfig
     from trien_server.host.stop import StopSignal
     from trien_server.initialize import TokenChoice
 
@@ -677,6 +677,59 @@ def token_add_wrapping_key(
         generation = make_wrapping_key(loaded.config, so_pin_file)
     typer.echo(f"The token holds the wrapping key of generation {generation}. Put it in use with")
     typer.echo("  trien keys installation rotate --purpose wrapping")
+
+
+ShareOption = Annotated[
+    list[Path],
+    typer.Option("--share", metavar="FILE", help="A custodian's share; given twice, once for each custodian."),
+]
+SoPinFileOption = Annotated[
+    Path | None,
+    typer.Option("--so-pin-file", metavar="FILE", help="The PIN of the token's security officer, for trusted keys."),
+]
+
+
+@token_app.command("import-keys")
+def token_import_keys(
+    export: Annotated[
+        Path, typer.Option("--export", metavar="FILE", help="The file of wrapped keys that the ceremony wrote.")
+    ],
+    share: ShareOption,
+    so_pin_file: SoPinFileOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Bring the installation's keys to an empty token.
+
+    It takes the export and both custodians' shares. The keys are named, by their check values, in the list of
+    token.exported_keys_file, which is made when it is not there. Run again after an interruption, it goes on.
+
+    \b
+    Example:
+      trien-server token import-keys --export keys.toml --share /media/a/share --share /media/b/share
+        --so-pin-file /media/so/pin
+    """
+    loaded = _load(config, overrides)
+    _require_none(_custody_faults(loaded.config, share, so_pin_file))
+    with _explained():
+        from trien_server.cli.custody import import_lines
+
+        for line in import_lines(loaded.config, export=export, shares=share, so_pin_file=so_pin_file):
+            typer.echo(line)
+
+
+def _custody_faults(config: "Config", shares: list[Path], so_pin_file: Path | None) -> list[str]:
+    """Returns what keeps keys from being brought to the token, a line each."""
+    from trien_server.cli.checks import module_faults, secret_faults
+
+    faults = [f"token.module: {fault}" for fault in module_faults(config.token.module)]
+    faults += [f"token.pin_file: {fault}" for fault in secret_faults(config.token.pin_file)]
+    faults += [f"--share {fault}" for path in shares for fault in secret_faults(path)]
+    if so_pin_file is not None:
+        faults += [f"--so-pin-file {fault}" for fault in secret_faults(so_pin_file)]
+    if config.token.exported_keys_file is None:
+        faults.append("token.exported_keys_file: not set; without that list, exported keys are not believed")
+    return faults
 
 
 @operators_app.command("recover")

@@ -10,6 +10,7 @@ from pkcs11.exceptions import KeyNotWrappable
 from trien_server.config import Config
 from trien_server.core.algorithms import KeyType
 from trien_server.core.ports import WrappingNotSupported
+from trien_server.host.exported_keys import exported_keys
 from trien_server.host.files import read_secret
 from trien_server.host.log import Log
 from trien_server.hsm import Pkcs11Hsm, add_wrapping_key
@@ -60,6 +61,7 @@ def make_wrapping_key(config: Config, so_pin_file: Path) -> int:
         so_pin=read_secret(so_pin_file),
         token_label=settings.label,
         token_serial=settings.serial,
+        exported=exported_keys(settings.exported_keys_file),
     )
 
 
@@ -80,6 +82,7 @@ def _token(config: Config) -> Iterator[Pkcs11Hsm]:
         token_label=settings.label,
         token_serial=settings.serial,
         sessions=1,
+        exported=exported_keys(settings.exported_keys_file),
         report=Log(form=config.log.format).report,
     )
     try:

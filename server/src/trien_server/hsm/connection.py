@@ -22,6 +22,7 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch
 from trien_server.core.secret import Secret
 from trien_server.hsm.calls import Calls
+from trien_server.hsm.check_values import ExportedKeys, none_exported
 from trien_server.hsm.failures import Failure, NotProvisioned, PinRejected, TokenFailed, classify, describe
 from trien_server.hsm.keys import (
     ONE_TIME_PASSWORD_KEY,
@@ -56,12 +57,14 @@ class Connection:
         report: Report,
         unwrapped_keys: int = UNWRAPPED_KEYS,
         counted: Callable[[], None] = lambda: None,
+        exported: ExportedKeys = none_exported,
     ) -> None:
         """Logs in and opens the sessions. The PIN is tried once. `counted` is told of each unwrapped key.
 
         Raises `PinRejected`, `NotProvisioned`, or `HsmUnavailable`; the caller then ends the module.
         """
         self._opened = False
+        self._exported = exported
         try:
             self._token = module.find_token(label=token_label, serial=token_serial)
             self._anchor: Final = log_in(self._token, pin)
@@ -111,14 +114,18 @@ class Connection:
         try:
             return TokenSession(
                 session,
-                sealing_key=self._only(SEALING_KEY, find_secret_keys(session, SEALING_KEY)),
-                password_key=self._only(ONE_TIME_PASSWORD_KEY, find_secret_keys(session, ONE_TIME_PASSWORD_KEY)),
-                wrapping_key=self._only(WRAPPING_KEY, find_secret_keys(session, WRAPPING_KEY)),
+                sealing_key=self._secret_key(session, SEALING_KEY),
+                password_key=self._secret_key(session, ONE_TIME_PASSWORD_KEY),
+                wrapping_key=self._secret_key(session, WRAPPING_KEY),
                 probe_key=self._only(PROBE_KEY, private),
                 probe=self._probe,
+                exported=self._exported,
             )
         except KeyMismatch as error:
             raise NotProvisioned(f"The token's keys are not Trien's: {error}.") from error
+
+    def _secret_key(self, session: Session, label: str) -> Any:
+        return self._only(label, find_secret_keys(session, label, exported=self._exported))
 
     def _only(self, label: str, found: list[Any]) -> Any:
         if len(found) == 1:

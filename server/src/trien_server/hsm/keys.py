@@ -20,6 +20,7 @@ from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch
 from trien_server.core.records import InstallationKeyPurpose
+from trien_server.hsm.check_values import ExportedKeys, check_value, none_exported
 from trien_server.hsm.module import find_objects
 
 SEALING_KEY: Final = "trien sealing key 1"
@@ -79,7 +80,7 @@ _MADE_THERE: Final[Mapping[Attribute, Any]] = {
 """What the token alone says of a key that it generated and never showed (PKCS #11, section 4.9).
 
 Who has the PIN could else put a key that they know under the label of the next generation: it would seal whatever they
-like long after the PIN was changed.
+like long after the PIN was changed. A key that custodians can bring back lacks it, and counts by its check value alone.
 """
 
 _ED25519_PARAMETERS: Final = encode_named_curve_parameters("1.3.101.112")
@@ -223,18 +224,33 @@ def label_of(first: str, generation: int) -> str:
     return f"{first.removesuffix('1')}{generation}"
 
 
-def find_secret_keys(session: Session, first: str, generation: int = 1) -> list[Object]:
+def parse_label(label: str) -> tuple[str, int]:
+    """Returns the label of the first generation, and which generation a label is of. Raises `KeyMismatch`."""
+    for first in SECRET_KEYS:
+        number = label.removeprefix(first.removesuffix("1"))
+        if number != label and number.isascii() and number.isdigit() and not number.startswith("0"):
+            return first, int(number)
+    raise KeyMismatch(f"{label!r} is the label of none of the installation's keys")
+
+
+def find_secret_keys(
+    session: Session, first: str, generation: int = 1, *, exported: ExportedKeys = none_exported
+) -> list[Object]:
     """Returns the secret keys with the label of that generation; `first` is the label of the first one.
 
-    Raises `KeyMismatch` when one has not the attributes of its purpose, can leave the token, or ever could.
+    Raises `KeyMismatch` when one has not the attributes of its purpose, can leave the token, or ever could. A key whose
+    label `exported` names is one that custodians can bring back: there its check value counts, not where it was made.
     """
     label = label_of(first, generation)
     found = find_objects(session, {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
-    expected = {**PROTECTED, **SECRET_KEYS[first], **_MADE_THERE}
+    named = exported().get(label)
+    expected = {**PROTECTED, **SECRET_KEYS[first], **(_MADE_THERE if named is None else {})}
     for item in found:
         wrong = sorted(name.name for name, value in expected.items() if not _has(item, name, value))
         if wrong:
             raise KeyMismatch(f"{label!r} has not the attributes of its purpose: {', '.join(wrong)}")
+        if named is not None and check_value(session, item, label) != named:
+            raise KeyMismatch(f"{label!r} has not the check value of the key that was exported: it is another key")
     return found
 
 

@@ -14,6 +14,7 @@ from trien_server.core.ports import KeyMismatch, SecurityOfficerNeeded
 from trien_server.core.records import InstallationKeyPurpose
 from trien_server.core.secret import Secret
 from trien_server.hsm.calls import CKU_USER, Calls
+from trien_server.hsm.check_values import ExportedKeys, none_exported
 from trien_server.hsm.connection import log_in
 from trien_server.hsm.failures import Failure, NotProvisioned, PinRejected, classify, describe
 from trien_server.hsm.keys import (
@@ -54,6 +55,7 @@ def provision(
     token_label: str | None = None,
     token_serial: str | None = None,
     so_pin: Secret | None = None,
+    exported: ExportedKeys = none_exported,
 ) -> tuple[str, ...]:
     """Makes those of the installation's keys that the token lacks, and returns their labels.
 
@@ -62,7 +64,8 @@ def provision(
     at a time: two would make the keys twice, and then both are refused.
 
     With the security officer's PIN a new wrapping key is marked as trusted (CKA_TRUSTED), where the
-    token lets the security officer make it; a wrapping key that is there stays as it is.
+    token lets the security officer make it; a wrapping key that is there stays as it is. `exported` names the keys that
+    custodians can bring back: brought there before (`hsm.custody`), they are found here.
 
     Raises `NotProvisioned` when a key is there twice or with other attributes, `PinRejected`, and
     `HsmUnavailable`.
@@ -72,10 +75,11 @@ def provision(
         calls = Calls(function_list(module.so))
         token = module.find_token(label=token_label, serial=token_serial)
         session = log_in(token, pin)
-        made = [label for label in _SECRETS if _make(session, label)]
-        if _make_probe_key(session):
+        made = [label for label in _SECRETS if _make(session, label, exported)]
+        if make_probe_key(session):
             made.append(PROBE_KEY)
-        if not find_secret_keys(session, WRAPPING_KEY):
+        if not find_secret_keys(session, WRAPPING_KEY, exported=exported):
+            _expect_not_exported(WRAPPING_KEY, exported)
             if so_pin is not None:
                 session.close()
                 session = _make_trusted_wrapping_key(token, calls, pin=pin, so_pin=so_pin)
@@ -83,9 +87,9 @@ def provision(
                 _make_wrapping_key(session, calls)
             made.append(WRAPPING_KEY)
         for label in (*_SECRETS, WRAPPING_KEY):
-            _expect_one(label, find_secret_keys(session, label))
+            expect_one(label, find_secret_keys(session, label, exported=exported))
         for found in find_probe_keys(session):
-            _expect_one(PROBE_KEY, found)
+            expect_one(PROBE_KEY, found)
     except KeyMismatch as error:
         raise NotProvisioned(f"The token's keys are not Trien's: {error}.") from error
     except PKCS11Error as error:
@@ -102,6 +106,7 @@ def add_wrapping_key(
     so_pin: Secret,
     token_label: str | None = None,
     token_serial: str | None = None,
+    exported: ExportedKeys = none_exported,
 ) -> int:
     """Makes the trusted wrapping key of the next generation, and returns which one it is.
 
@@ -116,16 +121,16 @@ def add_wrapping_key(
         calls = Calls(function_list(module.so))
         token = module.find_token(label=token_label, serial=token_serial)
         session = log_in(token, pin)
-        first = find_secret_keys(session, WRAPPING_KEY)
-        _expect_one(WRAPPING_KEY, first)
+        first = find_secret_keys(session, WRAPPING_KEY, exported=exported)
+        expect_one(WRAPPING_KEY, first)
         generation = 2
-        while found := find_secret_keys(session, WRAPPING_KEY, generation):
+        while found := find_secret_keys(session, WRAPPING_KEY, generation, exported=exported):
             if is_trusted(first[0]) and not all(is_trusted(key) for key in found):
                 raise KeyMismatch(_not_trusted(generation))
             generation += 1
         session.close()
         session = _make_trusted_wrapping_key(token, calls, pin=pin, so_pin=so_pin, generation=generation)
-        _expect_one(label_of(WRAPPING_KEY, generation), find_secret_keys(session, WRAPPING_KEY, generation))
+        expect_one(label_of(WRAPPING_KEY, generation), find_secret_keys(session, WRAPPING_KEY, generation))
     except KeyMismatch as error:
         raise NotProvisioned(f"The token's keys are not Trien's: {error}.") from error
     except PKCS11Error as error:
@@ -135,18 +140,28 @@ def add_wrapping_key(
     return generation
 
 
-def make_installation_key(session: Session, calls: Calls, purpose: InstallationKeyPurpose, generation: int) -> None:
+def make_installation_key(
+    session: Session,
+    calls: Calls,
+    purpose: InstallationKeyPurpose,
+    generation: int,
+    *,
+    exported: ExportedKeys = none_exported,
+) -> None:
     """Makes a sealing or wrapping key of a later generation unless it is there.
 
-    A wrapping key that follows a trusted one is the security officer's to make (`add_wrapping_key`): a key that is not
-    trusted would wrap nothing of what the trusted one opens, and wrap new keys for whoever has the PIN, who can make
-    such a one. Raises `SecurityOfficerNeeded`; `KeyMismatch` when another process made one at the same moment: this one
-    is taken away again, and the next attempt finds what is left.
+    One that follows a key in custody is made on the host, with the custodians' shares (`hsm.custody`). So is a wrapping
+    key that follows a trusted one, by the security officer (`add_wrapping_key`): a key that is not trusted would wrap
+    nothing of what the trusted one opens, and wrap new keys for whoever has the PIN, who can make such a one. Raises
+    `SecurityOfficerNeeded`; `KeyMismatch` when another process made one at the same moment: this one is taken away
+    again, and the next attempt finds what is left.
     """
     first = FIRST_LABELS[purpose]
-    found = find_secret_keys(session, first, generation)
+    found = find_secret_keys(session, first, generation, exported=exported)
+    if not found and label_of(first, generation - 1) in exported():
+        raise SecurityOfficerNeeded(f"{label_of(first, generation)!r} is to be in custody as the one before it.")
     if purpose is InstallationKeyPurpose.WRAPPING and any(
-        is_trusted(key) for key in find_secret_keys(session, WRAPPING_KEY)
+        is_trusted(key) for key in find_secret_keys(session, WRAPPING_KEY, exported=exported)
     ):
         if not found:
             raise SecurityOfficerNeeded(f"The token has no {label_of(first, generation)!r}.")
@@ -163,12 +178,20 @@ def make_installation_key(session: Session, calls: Calls, purpose: InstallationK
         raise KeyMismatch(f"another process made {label_of(first, generation)!r} too")
 
 
-def _make(session: Session, label: str) -> bool:
+def _make(session: Session, label: str, exported: ExportedKeys) -> bool:
     """Makes a secret key unless it is there; tells whether it was made."""
-    if find_secret_keys(session, label):
+    if find_secret_keys(session, label, exported=exported):
         return False
+    _expect_not_exported(label, exported)
     _make_secret_key(session, label)
     return True
+
+
+def _expect_not_exported(label: str, exported: ExportedKeys) -> None:
+    if label in exported():
+        raise NotProvisioned(
+            f"{label!r} is in custody and not on the token: `trien-server token import-keys` brings it."
+        )
 
 
 def _make_secret_key(session: Session, first: str, generation: int = 1) -> int:
@@ -217,7 +240,7 @@ def _make_trusted_wrapping_key(
     a private one that nobody changes. The copy can be copied, for that attribute cannot be taken away
     from a copy, but only unchanged. A token that does not go along gets no key here.
     """
-    session = _log_in_officer(token, so_pin)
+    session = log_in_officer(token, so_pin)
     template = wrapping_key_template(secrets.token_bytes(_ID_SIZE), generation, trusted=True)
     made = 0
     with suppress(PKCS11Error):
@@ -239,7 +262,7 @@ def _make_trusted_wrapping_key(
     return session
 
 
-def _log_in_officer(token: Any, so_pin: Secret) -> Session:
+def log_in_officer(token: Any, so_pin: Secret) -> Session:
     try:
         session: Session = token.open(rw=True, so_pin=so_pin.reveal().decode())
     except PKCS11Error as error:
@@ -251,7 +274,7 @@ def _log_in_officer(token: Any, so_pin: Secret) -> Session:
     return session
 
 
-def _make_probe_key(session: Session) -> bool:
+def make_probe_key(session: Session) -> bool:
     """Makes the probe key unless it is there whole; tells whether it was made.
 
     Half a pair is what a crash left. It protects nothing, so it is removed and made anew.
@@ -269,6 +292,6 @@ def _not_trusted(generation: int) -> str:
     return f"{label_of(WRAPPING_KEY, generation)!r} is not trusted, as the first one is: the user made it"
 
 
-def _expect_one(label: str, found: list[Any]) -> None:
+def expect_one(label: str, found: list[Any]) -> None:
     if len(found) != 1:
         raise NotProvisioned(f"The token holds {len(found)} keys {label!r}, not one.")

@@ -11,6 +11,7 @@ from typing import Final
 
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.secret import Secret
+from trien_server.hsm.check_values import ExportedKeys, none_exported
 from trien_server.hsm.child import ChildFailed, run_in_child
 from trien_server.hsm.connection import Connection
 from trien_server.hsm.module import load_module
@@ -20,7 +21,14 @@ ROUNDS: Final = 100
 TIMEOUT: Final = 15.0
 
 
-def prove_locking(*, module_path: str, token_label: str | None, token_serial: str | None, pin: Secret) -> None:
+def prove_locking(
+    *,
+    module_path: str,
+    token_label: str | None,
+    token_serial: str | None,
+    pin: Secret,
+    exported: ExportedKeys = none_exported,
+) -> None:
     """Lets several threads of a child process make probe signatures at once, and verify them.
 
     The child logs in too: the caller has used the PIN with success before, so a wrong one is not
@@ -33,6 +41,7 @@ def prove_locking(*, module_path: str, token_label: str | None, token_serial: st
         "token_label": token_label,
         "token_serial": token_serial,
         "pin": pin.reveal().decode(),
+        "exported": dict(exported()),
     }
     try:
         run_in_child("trien_server.hsm.selftest", "exercise", arguments, timeout=TIMEOUT)
@@ -40,7 +49,9 @@ def prove_locking(*, module_path: str, token_label: str | None, token_serial: st
         raise HsmUnavailable(f"The PKCS#11 module did not bear several threads: {error}.") from error
 
 
-def exercise(*, module_path: str, token_label: str | None, token_serial: str | None, pin: str) -> None:
+def exercise(
+    *, module_path: str, token_label: str | None, token_serial: str | None, pin: str, exported: Mapping[str, str]
+) -> None:
     """Makes THREADS × ROUNDS probe signatures, each thread with a session of its own. Runs in the child."""
     module = load_module(module_path)
     connection = Connection(
@@ -50,6 +61,7 @@ def exercise(*, module_path: str, token_label: str | None, token_serial: str | N
         pin=Secret(pin.encode()),
         sessions=THREADS,
         report=_tell_nobody,
+        exported=lambda: exported,
     )
     begin = threading.Barrier(len(connection.readers.slots))
     made: list[int] = []

@@ -16,6 +16,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import KeyMismatch, KeyReference
+from trien_server.hsm.check_values import ExportedKeys, none_exported
 from trien_server.hsm.failures import Failure, classify
 from trien_server.hsm.keys import (
     SEALING_KEY,
@@ -43,8 +44,10 @@ class TokenSession:
         wrapping_key: Any,
         probe_key: Any,
         probe: Callable[["TokenSession"], None],
+        exported: ExportedKeys = none_exported,
     ) -> None:
         self.session: Final = session
+        self._exported = exported
         self.password_key: Final = password_key
         self.probe_key: Final = probe_key
         self._secret_keys: dict[tuple[str, int], Any] = {(SEALING_KEY, 1): sealing_key, (WRAPPING_KEY, 1): wrapping_key}
@@ -67,7 +70,7 @@ class TokenSession:
         """Returns the cached handle, or the one that a search finds. A token that finds nothing must prove itself."""
         found = self._secret_keys.get((first, generation))
         if found is None:
-            keys = find_secret_keys(self.session, first, generation)
+            keys = find_secret_keys(self.session, first, generation, exported=self._exported)
             if len(keys) != 1:
                 self.probe()
                 raise KeyMismatch(f"the token holds {len(keys)} keys {label_of(first, generation)!r}")

@@ -22,6 +22,7 @@ from trien_server.core.errors import HsmUnavailable
 from trien_server.core.ports import DecryptionFailed, KeyMismatch, KeyReference, WrappedKeyPair
 from trien_server.core.records import InstallationKeyPurpose
 from trien_server.core.secret import Secret
+from trien_server.hsm.check_values import ExportedKeys, none_exported
 from trien_server.hsm.connection import Connection, Report
 from trien_server.hsm.failures import CallRefused, Failure, TokenFailed, classify, describe
 from trien_server.hsm.findings import wrapping_findings
@@ -84,12 +85,14 @@ class Pkcs11Hsm:
         self_test: bool = True,
         unwrapped_keys: int = UNWRAPPED_KEYS,
         reopen_interval: float | None = None,
+        exported: ExportedKeys = none_exported,
     ) -> None:
         """Loads the module, logs in, probes, and with `self_test` proves that it bears threads.
 
         `sessions` is the size of the pool, by default the number of processors, at most 8. Up to
         `unwrapped_keys` wrapped keys are kept ready. With `reopen_interval`, in seconds, a key that is not found
-        has the module started anew, at most so often: for tokens that other processes write to.
+        has the module started anew, at most so often: for tokens that other processes write to. `exported` names the
+        keys that custodians can bring back, by their check values.
 
         Raises `PinRejected` (do not start again without an operator: tokens lock), `NotProvisioned`, or
         `HsmUnavailable`.
@@ -102,6 +105,7 @@ class Pkcs11Hsm:
             raise ValueError("at least one unwrapped key is kept")
         self._reopen_interval = reopen_interval
         self._next_reopening = 0.0
+        self._exported = exported
         tell: Report = report if report is not None else _tell_nobody
         self._tell = tell
         counts = self._counts = Counter[str]()
@@ -117,13 +121,20 @@ class Pkcs11Hsm:
                 report=tell,
                 unwrapped_keys=unwrapped_keys,
                 counted=lambda: counts.update(("unwrapped",)),  # not a method: a cycle would keep the module alive
+                exported=exported,
             )
 
         self._recovery = Recovery(module=module, connect=connect, report=tell, probe_interval=probe_interval)
         try:
             self.probe()
             if self_test:
-                prove_locking(module_path=module_path, token_label=token_label, token_serial=token_serial, pin=pin)
+                prove_locking(
+                    module_path=module_path,
+                    token_label=token_label,
+                    token_serial=token_serial,
+                    pin=pin,
+                    exported=exported,
+                )
         except BaseException:
             self._recovery.close()
             raise
@@ -297,12 +308,18 @@ class Pkcs11Hsm:
 
     def has_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> bool:
         """See `Hsm.has_installation_key`."""
-        return self._use(lambda session: bool(find_secret_keys(session.session, FIRST_LABELS[purpose], generation)))
+        first = FIRST_LABELS[purpose]
+        return self._use(
+            lambda session: bool(find_secret_keys(session.session, first, generation, exported=self._exported))
+        )
 
     def make_installation_key(self, purpose: InstallationKeyPurpose, generation: int) -> None:
         """See `Hsm.make_installation_key`."""
         calls = self._recovery.connection().wrapping.calls
-        self._write(lambda session: make_installation_key(session.session, calls, purpose, generation), attempts=1)
+        self._write(
+            lambda session: make_installation_key(session.session, calls, purpose, generation, exported=self._exported),
+            attempts=1,
+        )
 
     def wrapping_findings(self) -> tuple[str, ...]:
         """Tries to open and to weaken wrapped keys as a thief of the PIN would; returns what the token let happen.

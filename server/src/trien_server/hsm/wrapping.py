@@ -29,6 +29,7 @@ from pkcs11.exceptions import (
 from trien_server.core.algorithms import KeyType, SignatureAlgorithm
 from trien_server.core.ports import KeyMismatch, KeyReference, WrappedKeyPair, WrappingNotSupported
 from trien_server.hsm.calls import ALLOWED_MECHANISMS, Calls
+from trien_server.hsm.check_values import WRAPPING_MECHANISMS
 from trien_server.hsm.failures import Failure, TokenFailed, classify, describe
 from trien_server.hsm.keys import (
     PROTECTED,
@@ -41,9 +42,6 @@ from trien_server.hsm.keys import (
 )
 from trien_server.hsm.mechanisms import signing_mechanism, standard_signature, token_input
 from trien_server.hsm.sessions import TokenSession
-
-MECHANISMS: Final = (Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP_KWP)
-"""Two names of one mechanism: older modules know it as 0x210A, newer ones as 0x210B."""
 
 UNWRAP_TEMPLATE: Final[Mapping[int, bool | int | bytes]] = {
     Attribute.CLASS: int(ObjectClass.PRIVATE_KEY),
@@ -187,7 +185,7 @@ class Wrapping:
         """Returns the mechanism that wraps and unwraps a throw-away key; two threads may both find it."""
         if self._mechanism is None:
             answers = []
-            for mechanism in MECHANISMS:
+            for mechanism in WRAPPING_MECHANISMS:
                 try:
                     self._generate(session, KeyType.EC_P256, mechanism, 1)
                 except WrappingNotSupported as error:
@@ -311,5 +309,5 @@ def wrapping_key_template(object_id: bytes, generation: int = 1, *, trusted: boo
         Attribute.LABEL: label_of(WRAPPING_KEY, generation).encode(),
         Attribute.UNWRAP_TEMPLATE: TRUSTED_UNWRAP_TEMPLATE if trusted else UNWRAP_TEMPLATE,
         **({Attribute.TRUSTED: True} if trusted else {}),
-        ALLOWED_MECHANISMS: MECHANISMS,
+        ALLOWED_MECHANISMS: WRAPPING_MECHANISMS,
     }

@@ -100,7 +100,8 @@ class KeyRotation:
             if pending.name not in self._told:
                 self._told.add(pending.name)
                 self._report(
-                    "security_officer_needed", {"key": pending.name, "run": "trien-server token add-wrapping-key"}
+                    "security_officer_needed",
+                    {"key": pending.name, "run": f"trien-server token add-{pending.purpose.value.lower()}-key"},
                 )
             return False
         if pending.purpose is InstallationKeyPurpose.SEALING:

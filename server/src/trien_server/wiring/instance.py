@@ -21,6 +21,7 @@ from trien_server.core.ports import Report
 from trien_server.core.tls import TlsIdentity, TlsNotUsable
 from trien_server.host.clock import SystemClock
 from trien_server.host.descriptors import allow_descriptors
+from trien_server.host.exported_keys import exported_keys
 from trien_server.host.files import read_secret
 from trien_server.host.log import Log
 from trien_server.host.randomness import SystemRandomness
@@ -76,6 +77,7 @@ class Instance:
                 token_serial=config.token.serial,
                 sessions=config.token.sessions,
                 unwrapped_keys=config.token.unwrapped_keys,
+                exported=exported_keys(config.token.exported_keys_file),
                 reopen_interval=_REOPEN_SECONDS if self._others_may_write() else None,
                 report=self.report,
             )
