@@ -94,8 +94,8 @@ def bring_keys(
     A key that is there with its check value stays, so after a crash it is run again. A key is looked at as a session
     object before it is copied to the token. Loads and ends the module, which nothing else in the process may be using.
 
-    Raises `NotProvisioned` when another key has one of the labels, one is not what its check value says, or the security
-    officer's PIN is missing; `PinRejected`, `HsmUnavailable`.
+    Raises `NotProvisioned` when another key has one of the labels, one is not what its check value says, or the
+    security officer's PIN is missing; `PinRejected`, `HsmUnavailable`.
     """
     named = {key.label: key.check_value for key in keys}
     made = []
