@@ -223,7 +223,7 @@ def test_exported_keys_count_only_while_a_list_that_nobody_else_writes_names_the
     make(first, held)
     listed = first.section.exported_keys_file
     assert listed is not None
-    with pytest.raises(NotProvisioned, match="attributes of its purpose: .*NEVER_EXTRACTABLE"):
+    with pytest.raises(NotProvisioned, match=r"attributes of its purpose: .*NEVER_EXTRACTABLE"):
         first.token.open()
     listed.chmod(0o664)
     with pytest.raises(NotProvisioned, match="others may write"):
