@@ -198,6 +198,7 @@ def _populate(callers: Callers) -> None:
         "own of registration": pending[3].name,
         "authorization": authorization.name,
         "approved": approved.name,
+        "entry": world.sign(digests(1)).audit_entry,
     }
 
 
@@ -289,6 +290,8 @@ def requests(callers: Callers) -> dict[str, dict[str, Any]]:
         "AccessService.DisableOperator": {"name": _operator_name("MONITOR")},
         "AccessService.EnableOperator": {"name": _operator_name("disabled operator")},
         "AccessService.ShowAccess": {"name": CHAIR},
+        "AuditService.GetAuditEntry": {"name": names["entry"]},
+        "AuditService.ListAuditEntries": {},
         "AuthorizationService.CreateAuthorization": {
             "parent": P256,
             "authorization": {"algorithm": "ECDSA_P256_SHA256", "items": [{"digest": digest}]},

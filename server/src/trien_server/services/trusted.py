@@ -1,6 +1,7 @@
 """Reads rows that were verified, and remembers which, so that a transaction can tell whether they changed."""
 
 from trien_server.core.audit import leaf_hash
+from trien_server.core.errors import RecordNotTrusted
 from trien_server.core.ports import R, Sealed, Snapshot, Transaction
 from trien_server.core.records import AuditEntry, Record
 from trien_server.services.seals import Seals
@@ -76,6 +77,32 @@ class TrustedView:
             return False
         self.absent.append((kind, equal))
         return True
+
+    def log(self, first: int, end: int) -> list[tuple[int, AuditEntry | RecordNotTrusted]]:
+        """Returns each position of the log from `first` until before `end`, with its entry or what is wrong with it.
+
+        One entry that cannot be trusted hides no other: it was reported, and stands for its position.
+        """
+        try:
+            rows = dict(self._snapshot.log(first, limit=end - first))
+        except RecordNotTrusted as fault:
+            if end - first <= 1:
+                return [(first, fault)]
+            middle = (first + end) // 2
+            return self.log(first, middle) + self.log(middle, end)
+        return [(position, self._logged(position, rows.get(position))) for position in range(first, end)]
+
+    def _logged(self, position: int, row: Sealed[AuditEntry] | None) -> AuditEntry | RecordNotTrusted:
+        if row is None:
+            return self._seals.distrust(AuditEntry.table, "", f"there is no entry at position {position} of the log")
+        try:
+            return self._trust(row)
+        except RecordNotTrusted as fault:
+            return fault
+
+    def position(self, entry: str) -> int | None:
+        """Returns the position of an audit entry in the log; None when it has none yet."""
+        return self._snapshot.position(entry)
 
     def leaf_hash(self, entry: str) -> bytes:
         """Returns the Merkle leaf hash of an audit entry that a trusted record names."""

@@ -144,7 +144,7 @@ def build_grpc_server(
         enable_operator=use.enable_operator,
         show_access=use.show_access,
     )
-    audit = AuditServicer(calls=calls)
+    audit = AuditServicer(calls=calls, get_entry=use.get_audit_entry, list_entries=use.list_audit_entries)
     return GrpcServer(
         register=[
             lambda server: signing_service_pb2_grpc.add_SigningServiceServicer_to_server(signing, server),

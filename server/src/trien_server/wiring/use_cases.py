@@ -8,6 +8,7 @@ from trien_server.core.notice_text import NoticeTexts
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
 from trien_server.core.records import AuthenticatorKind
 from trien_server.services.approve_authorizations import ApproveAuthorizations
+from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
 from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator, DisableAuthenticator, ListAuthenticators
 from trien_server.services.certificate_checks import CertificateChecks, RevocationSettings
@@ -338,3 +339,5 @@ class UseCases:
         self.disable_operator = DisableOperator(changes=changes)
         self.enable_operator = EnableOperator(proposals=proposals)
         self.show_access = ShowAccess(transactions=transactions, clock=clock)
+        self.get_audit_entry = GetAuditEntry(transactions=transactions)
+        self.list_audit_entries = ListAuditEntries(transactions=transactions)

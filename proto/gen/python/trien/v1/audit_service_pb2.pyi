@@ -181,6 +181,7 @@ class ListAuditEntriesResponse(_message.Message):
     AUDIT_ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEXT_POSITION_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Where the next page begins; empty on the last."""
     next_position: _builtins.int
@@ -189,20 +190,57 @@ class ListAuditEntriesResponse(_message.Message):
     def audit_entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
         """The entries, by position."""
 
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
+        """Positions, among those that were looked at, whose entry is missing or not to be trusted, and so is not handed out.
+        It was reported to the server's operators.
+        """
+
     def __init__(
         self,
         *,
         audit_entries: _abc.Iterable[Global___AuditEntry] | None = ...,
         next_page_token: _builtins.str = ...,
         next_position: _builtins.int = ...,
+        findings: _abc.Iterable[Global___AuditFinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_entries", b"audit_entries", "next_page_token", b"next_page_token", "next_position", b"next_position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_entries", b"audit_entries", "findings", b"findings", "next_page_token", b"next_page_token", "next_position", b"next_position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa: Y015
+
+@_typing.final
+class AuditFinding(_message.Message):
+    """A position of the log with no entry that can be trusted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    AUDIT_ENTRY_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """The position."""
+    audit_entry: _builtins.str
+    """The entry's name as its row has it; empty when it is missing or cannot be read."""
+    finding: _builtins.str
+    """What is wrong, for people."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        audit_entry: _builtins.str = ...,
+        finding: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_entry", b"audit_entry", "finding", b"finding", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditFinding: _TypeAlias = AuditFinding  # noqa: Y015
 
 @_typing.final
 class GetReceiptRequest(_message.Message):
