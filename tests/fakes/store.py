@@ -81,7 +81,7 @@ class MemoryStore:
         """Returns a new store with what is committed, as after a restart."""
         store = MemoryStore(clock=self.clock)
         store._tables = self._tables
-        store._mangled = self._mangled
+        store._mangled = dict(self._mangled)
         return store
 
     def rows(self, kind: type[R]) -> list[Sealed[R]]:

@@ -189,6 +189,8 @@ def _populate(callers: Callers) -> None:
     authorization = world.authorize(digests(1))
     approved = world.authorize(digests(1, of="approved"))
     world.approve(approved)
+    world.next_step()
+    entry = world.sign(digests(1)).audit_entry
     _add_own_ca(world)
     world.add_client("clients/other")
     callers.names |= {
@@ -198,7 +200,7 @@ def _populate(callers: Callers) -> None:
         "own of registration": pending[3].name,
         "authorization": authorization.name,
         "approved": approved.name,
-        "entry": world.sign(digests(1)).audit_entry,
+        "entry": entry,
     }
 
 

@@ -55,15 +55,18 @@ def details_of(entry: AuditEntry) -> Mapping[str, object]:
 
 
 def names_resource(entry: AuditEntry, resource: str) -> bool:
-    """Tells whether an entry names a resource, or one below it, as its subject or in its details."""
-    if entry.subject is not None and _is_within(entry.subject, resource):
+    """Tells whether an entry names a resource, or what is part of it, as its subject or in its details.
+
+    `signers/a` is named by `signers/a/authenticators/b` and by `credentials/c/signers/a`, who may activate `c`.
+    """
+    if entry.subject is not None and _names(entry.subject, resource):
         return True
     # A resource's name is ASCII that JSON writes as it is: most entries need not be parsed.
-    return resource in entry.details and any(_is_within(text, resource) for text in _texts(details_of(entry)))
+    return resource in entry.details and any(_names(text, resource) for text in _texts(details_of(entry)))
 
 
-def _is_within(name: str, resource: str) -> bool:
-    return name == resource or name.startswith(f"{resource}/")
+def _names(name: str, resource: str) -> bool:
+    return f"/{resource}/" in f"/{name}/"
 
 
 def _names_digest(entry: AuditEntry, digest: bytes) -> bool:

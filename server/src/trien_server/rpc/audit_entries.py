@@ -48,9 +48,7 @@ def page_out(page: EntryPage) -> audit_service_pb2.ListAuditEntriesResponse:
         next_page_token=page.next_token,
         next_position=page.next_position,
         findings=[
-            audit_service_pb2.AuditFinding(
-                position=finding.position, audit_entry=finding.name, finding=finding.finding
-            )
+            audit_service_pb2.AuditFinding(position=finding.position, audit_entry=finding.name, finding=finding.finding)
             for finding in page.findings
         ],
     )

@@ -116,9 +116,7 @@ class ListAuditEntries:
 
         return self._transactions.read(work)
 
-    def _page(
-        self, view: TrustedView, selection: Selection, scan: "_Scan", size: int, fingerprint: str
-    ) -> EntryPage:
+    def _page(self, view: TrustedView, selection: Selection, scan: "_Scan", size: int, fingerprint: str) -> EntryPage:
         page = EntryPage(next_position=scan.end if scan.backwards else scan.first)
         scanned = length = 0
         for position, found in scan.positions(view):
