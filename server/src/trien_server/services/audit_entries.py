@@ -118,9 +118,8 @@ class ListAuditEntries:
 
     def _page(self, view: TrustedView, selection: Selection, scan: "_Scan", size: int, fingerprint: str) -> EntryPage:
         page = EntryPage(next_position=scan.end if scan.backwards else scan.first)
-        scanned = length = 0
-        for position, found in scan.positions(view):
-            scanned += 1
+        length = 0
+        for scanned, (position, found) in enumerate(scan.positions(view), start=1):
             match found:
                 case AuditEntry() if selection.admits(found):
                     page.entries.append(PositionedEntry(entry=found, position=position))
