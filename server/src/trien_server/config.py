@@ -227,6 +227,18 @@ class BackupSection(_Section):
     )
 
 
+class AuditSection(_Section):
+    """[audit]"""
+
+    tile_folder: Path | None = Field(
+        default=None,
+        description="A folder where the audit log is published, for a web server to serve; every node may have one.",
+    )
+    token_checkpoint_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
+        default=60, description="How often the newest checkpoint of the log is also kept on the token."
+    )
+
+
 class LogSection(_Section):
     """[log]"""
 
@@ -248,6 +260,7 @@ class Config(_Section):
     enrolment: EnrolmentSection = EnrolmentSection()
     web: WebSection = WebSection()
     backup: BackupSection = BackupSection()
+    audit: AuditSection = AuditSection()
     log: LogSection = LogSection()
 
 
@@ -264,6 +277,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "enrolment": EnrolmentSection,
     "web": WebSection,
     "backup": BackupSection,
+    "audit": AuditSection,
     "log": LogSection,
 }
 

@@ -4,7 +4,7 @@ Each port has a fake for unit tests and one contract suite (`tests/contract/`) t
 passes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -210,6 +210,36 @@ class ListPublication(Protocol):
         """Puts a CA's list (DER) in the place of the one before, at once: a reader finds one or the other, whole.
 
         Raises `OSError`; then the one before is still there.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogUpdate:
+    """What is to be published of the log: `files` by their paths, then `checkpoint`, a signed note that needs them.
+
+    `outdated` are folders of partial tiles whose full tiles are among the files.
+    """
+
+    files: Iterable[tuple[str, bytes]]
+    outdated: Sequence[str]
+    checkpoint: str
+
+
+class LogPublication(Protocol):
+    """Where the log is published as files that any web server can serve (C2SP tlog-tiles).
+
+    May be used from any thread, and by several processes and nodes at once. All methods raise `OSError`.
+    """
+
+    def checkpoint(self) -> str | None:
+        """Returns the signed note that is published, as it is there: unverified; None when there is none."""
+
+    def publish(self, update: Callable[[str | None], LogUpdate | None]) -> bool:
+        """Publishes what `update` returns for the note that is published; tells whether there was something.
+
+        Nobody else publishes meanwhile, so that an update made of what is read inside never takes the place of a later
+        one. The files are durable before the checkpoint takes its place at once; after a failure or a crash the one
+        before is there, with all files that it needs, and what was written for the next.
         """
 
 
