@@ -26,10 +26,11 @@ from trien_server.core.one_time_password import TOTP_PERIOD
 from trien_server.core.principal import AuthenticatedBy, Principal, PrincipalKind
 from trien_server.core.records import AuthenticatorKind, KeyState, Proposal, ProposalState, SignerKind
 from trien_server.core.secret import Secret
+from trien_server.founding import CONFIG_NAME
 from trien_server.host.files import require_own, write_private
 from trien_server.host.log import Log
 from trien_server.host.private_ca import PrivateCa
-from trien_server.initialize import CONFIG_NAME, initialize
+from trien_server.initialize import initialize
 from trien_server.services.authenticate import hash_token, new_token
 from trien_server.services.clients import NewClient
 from trien_server.services.credential_holders import Entitlement

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trien_server.config import Config, LoadedConfig
+    from trien_server.founding import TokenChoice
     from trien_server.host.stop import StopSignal
-    from trien_server.initialize import TokenChoice
 
 app = typer.Typer(
     name="trien-server",
@@ -123,7 +123,8 @@ def init(
       trien-server init --dir /var/lib/trien --host sign.district.example
       trien-server init --dir /var/lib/trien --host 10.0.0.5 --module /usr/lib/hsm.so --token-label T --pin-file pin
     """
-    from trien_server.initialize import CONFIG_NAME, TokenChoice, initialize
+    from trien_server.founding import CONFIG_NAME, TokenChoice
+    from trien_server.initialize import initialize
 
     token = None
     if module is not None or token_label is not None or pin_file is not None:
@@ -405,7 +406,7 @@ def config_show(config: ConfigOption = None, overrides: SetOption = None) -> Non
 
     What it prints is TOML; what is not set is a comment.
     """
-    from trien_server.initialize import toml_value
+    from trien_server.core.toml_values import toml_value
 
     loaded = _load(config, overrides)
     for section, values in loaded.config.model_dump(mode="json").items():

@@ -6,7 +6,6 @@ and export are TOML, read strictly: whatever was changed in one is refused with 
 
 import hashlib
 import hmac
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from trien_server.core.encoding import encode_all
 from trien_server.core.secret import Secret
+from trien_server.core.toml_values import toml_value
 
 COMPONENT_SIZE: Final = 32
 WRAPPED_SIZE: Final = 40
@@ -102,7 +102,7 @@ def write_share(share: KeyShare) -> Secret:
         "# installation's keys: keep it apart from the other one, and let nobody copy it.",
         "trien_key_share = 1",
         f"number = {share.number}",
-        f"custodian = {_text(share.custodian)}",
+        f"custodian = {toml_value(share.custodian)}",
         f'component = "{groups}"',
         f'key_check_value = "{share.key_check_value}"',
         f'fingerprint = "{share.fingerprint}"',
@@ -184,10 +184,10 @@ def write_export(export: Export, key: Secret) -> str:
         f'code = "{export.code(key).hex()}"',
     ]
     for name, fingerprint in export.custodians:
-        lines += ["", "[[custodian]]", f"name = {_text(name)}", f'share = "{fingerprint}"']
+        lines += ["", "[[custodian]]", f"name = {toml_value(name)}", f'share = "{fingerprint}"']
     for one in export.keys:
-        lines += ["", "[[key]]", f"label = {_text(one.label)}", f'check_value = "{one.check_value}"']
-        lines += [f"trusted = {_text(one.trusted)}", f'wrapped = "{one.wrapped.hex()}"']
+        lines += ["", "[[key]]", f"label = {toml_value(one.label)}", f'check_value = "{one.check_value}"']
+        lines += [f"trusted = {toml_value(one.trusted)}", f'wrapped = "{one.wrapped.hex()}"']
     return "\n".join([*lines, ""])
 
 
@@ -241,7 +241,7 @@ def write_check_values(values: Mapping[str, str]) -> str:
         "# Which of the installation's keys custodians can bring back, by their check values. On the token such a key",
         "# counts only while it is named here: let nobody but the server's administrator write to this file.",
     ]
-    return "\n".join([*lines, *(f'{_text(label)} = "{value}"' for label, value in values.items()), ""])
+    return "\n".join([*lines, *(f'{toml_value(label)} = "{value}"' for label, value in values.items()), ""])
 
 
 def read_check_values(content: bytes) -> dict[str, str]:
@@ -251,11 +251,6 @@ def read_check_values(content: bytes) -> dict[str, str]:
         if not (_LABEL.fullmatch(label) and isinstance(value, str) and _CHECK_VALUE.fullmatch(value)):
             raise CustodyRefused(f"{label}: expected the label of a key and its check value, 32 hexadecimal digits")
     return found
-
-
-def _text(value: str | bool) -> str:
-    """Returns a value as TOML writes it."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _toml(content: bytes, what: str) -> dict[str, Any]:

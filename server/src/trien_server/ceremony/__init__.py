@@ -1,0 +1,1 @@
+"""`trien-server ceremony`: an installation made from one reviewed file, before witnesses."""
