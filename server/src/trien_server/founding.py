@@ -15,7 +15,7 @@ from pathlib import Path
 from trien_server import config as configuration
 from trien_server.config import LoadedConfig
 from trien_server.core.errors import AlreadyExists
-from trien_server.core.records import Installation
+from trien_server.core.records import Installation, InstallationKey
 from trien_server.core.secret import Secret
 from trien_server.core.toml_values import toml_value
 from trien_server.host.exported_keys import exported_keys
@@ -75,14 +75,22 @@ def require_own_files(directory: Path) -> None:
 
 
 def find_installation(url: str) -> Installation | None:
-    """Returns the record of the installation in a database, unverified, or None. Raises `StoreUnavailable`."""
+    """Returns the record of the installation in a database, unverified, or None.
+
+    Raises `AlreadyExists` for a database that is half restored, and `StoreUnavailable`.
+    """
     if schema_state(url).current is None:
         return None
     store = open_store(url, on_fatal=lambda _: None)
     try:
         found = store.read(lambda snapshot: snapshot.get(Installation, INSTALLATION))
+        keys = store.read(lambda snapshot: snapshot.find(InstallationKey, limit=1))
     finally:
         store.close()
+    if found is None and keys:
+        raise AlreadyExists(
+            "The database is half restored, and nothing was changed: run the same `trien-server restore` again."
+        )
     return None if found is None else found.record
 
 

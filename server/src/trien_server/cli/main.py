@@ -359,6 +359,66 @@ def backup_show(
         _tell(show(file, identity=identity, as_json=output == "json"))
 
 
+@app.command()
+def restore(
+    backup_file: Annotated[Path, typer.Option("--backup", metavar="FILE", help="The backup.")],
+    identity: Annotated[
+        Path, typer.Option("--identity", metavar="FILE", help="A recipient's identity, as age-keygen wrote it.")
+    ],
+    approval: Annotated[
+        list[Path] | None,
+        typer.Option("--approval", metavar="FILE", help="An officer's approval of the statement; given twice."),
+    ] = None,
+    entries: Annotated[
+        Path | None,
+        typer.Option("--entries", metavar="FILE", help="The log's entries since the backup, as `trien audit export`."),
+    ] = None,
+    published: Annotated[
+        Path | None, typer.Option("--published", metavar="DIR", help="The tile folder in which the log was published.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="A signed checkpoint of the log; may be repeated."),
+    ] = None,
+    out_dir: Annotated[
+        Path, typer.Option("--out-dir", metavar="DIR", help="Where the statement and the report go.")
+    ] = Path(),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Put a backup back into an empty database.
+
+    The database is the one of --config: one that is not there yet, or has nothing in it. The token has to hold the keys
+    that the backup needs. No server starts before the end was reached; after a crash, run it again. The log goes on
+    under another name. A backup that is older than the last known checkpoint needs the approval of two security
+    officers: the first run writes the statement that they sign.
+
+    \b
+    Examples:
+      trien-server restore --backup b.age --identity key.txt --config new/trien.toml --published /srv/log
+      trien-server restore ... --entries lost.jsonl --approval first.json --approval second.json
+    """
+    loaded = _load(config, overrides)
+    from trien_server.cli.checks import file_findings
+
+    _require_none(file_findings(loaded.config))
+    with _explained(), _told():
+        from trien_server.cli.restore import Wanted
+        from trien_server.cli.restore import restore as put_back
+
+        wanted = Wanted(
+            backup=backup_file,
+            identity=identity,
+            checkpoints=checkpoint or [],
+            published=published,
+            entries=entries,
+            approvals=approval or [],
+            folder=out_dir,
+        )
+        if not put_back(loaded.config, wanted, tell=typer.echo):
+            raise typer.Exit(1)
+
+
 @app.command("client-certificate")
 def client_certificate(
     request: Annotated[
@@ -767,16 +827,23 @@ def operators_recover(
             typer.echo(line)
 
 
-def _tell(lines: "Iterable[str]") -> None:
-    from trien_server.core.backups import NotABackup
-    from trien_server.host.age import NotDecrypted
+class _told:  # noqa: N801 - used as a statement
+    """Turns what is wrong with a backup, or with what was given for it, into its text and exit code 1."""
 
-    try:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: object) -> None:
+        from trien_server.host.age import NotDecrypted
+
+        if isinstance(fault, NotDecrypted | ValueError):
+            typer.echo(str(fault), err=True)
+            raise typer.Exit(1) from None
+
+
+def _tell(lines: "Iterable[str]") -> None:
+    with _told():
         for line in lines:
             typer.echo(line)
-    except (NotABackup, NotDecrypted, ValueError) as fault:
-        typer.echo(str(fault), err=True)
-        raise typer.Exit(1) from None
 
 
 def _require_none(findings: list[str]) -> None:

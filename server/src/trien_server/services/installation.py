@@ -101,6 +101,8 @@ class CheckStart:
             if refusal.reason != "RECORD_NOT_TRUSTED":
                 raise
             raise NotThisInstallation("The token's sealing key did not seal this database.") from refusal
+        if installation is None and self._transactions.read(_is_half_restored):
+            raise NotThisInstallation("The database is half restored: run the same `trien-server restore` again.")
         if installation is None:
             raise NotThisInstallation("The database has no installation: run `trien-server init`.")
         generations = self._seals.generations
@@ -118,3 +120,8 @@ class CheckStart:
             # A key that nobody asked for in this database: it was restored, or set back, to before a rotation.
             self._report("database_set_back", {"token_holds": f"sealing key {len(keys) + 1}"})
         self._clock_guard.check()
+
+
+def _is_half_restored(view: TrustedView) -> bool:
+    """Tells whether a restore put the keys' records back and did not come to its end."""
+    return view.get(InstallationKey, installation_key_name(InstallationKeyPurpose.SEALING, 1)) is not None

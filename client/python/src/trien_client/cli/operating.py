@@ -76,6 +76,12 @@ class Target:
                 "Say which server: set TRIEN_CONNECTION to a connection.json that has operators, or give --connection"
                 " FILE, or --address with --ca-file, --certificate-file and --key-file."
             )
+        certificate, key = self.identity()
+        return OperatorClient(address, ca_certificates=ca_file, certificate=certificate, key=key, timeout=self.timeout)
+
+    def identity(self) -> tuple[Path, Path]:
+        """Returns the files of the operator's certificate and key; nothing is connected for it."""
+        file = None if self.connection is None else options.load_connection(self.connection)
         certificate, key = self.certificate_file, self.key_file
         if (certificate is None) is not (key is None):
             raise CommandError("--certificate-file and --key-file go together.")
@@ -88,7 +94,7 @@ class Target:
                 raise CommandError(f"The connection file has no {wanted}. Give --as {' or '.join(operators)}.")
             identity = file.certificate_of(wanted)
             certificate, key = identity.certificate_file, identity.key_file
-        return OperatorClient(address, ca_certificates=ca_file, certificate=certificate, key=key, timeout=self.timeout)
+        return certificate, key
 
 
 @dataclass(kw_only=True)

@@ -122,6 +122,49 @@ def approve(
         raise typer.Exit(int(ExitCode.REFUSED))
 
 
+@operating.command(app, "approve-statement")
+def approve_statement(
+    me: Officer,
+    statement: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The statement that trien-server restore wrote.", exists=True)
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where your approval goes: a new file.")],
+    digest: Annotated[
+        str | None,
+        typer.Option("--digest", metavar="HEX", help="The digest that you were told: approve without being asked."),
+    ] = None,
+) -> None:
+    """Approve what trien-server restore will do; no server is asked, for none runs.
+
+    You see the statement and are asked. The approval is a signature by your own key over the digest of what you saw;
+    the key does not leave this computer. Give the file to whoever restores; a second officer makes another.
+
+    \b
+    Example:
+      trien proposals approve-statement restores-0a1b….statement.json --out mine.json
+    """
+    from trien_client.cli.statements import restore_approval, restore_stated
+
+    wanted = None if digest is None else _digest(digest)
+    if wanted is None and not is_terminal():
+        raise CommandError("There is no terminal to ask at: give the --digest that you were told.")
+    if out.exists():
+        raise CommandError(f"{out} exists: nothing was approved.")
+    content = statement.read_bytes()
+    text, found = restore_stated(content)
+    if wanted is None:
+        typer.echo(f"{text}\n", err=True)
+        if not typer.confirm("Approve exactly this?", err=True):
+            raise CommandError("Nothing was approved.", exit_code=ExitCode.REFUSED)
+    elif wanted != found:
+        raise CommandError(
+            "Nothing was approved: the statement's digest is not the one that you gave.", exit_code=ExitCode.REFUSED
+        )
+    certificate, key = me.target.identity()
+    out.write_text(restore_approval(content, certificate=certificate.read_bytes(), key=key.read_bytes()))
+    typer.echo(f"Your approval is in {out}. Give it to whoever restores.")
+
+
 @operating.command(app)
 def reject(
     me: Officer,

@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate, load_der_x509_certificate, load_pem_x509_certificate
 from cryptography.x509.oid import NameOID
 
 from trien_client._errors import VerificationError
 from trien_client.cli.operating import moment, value_name
 from trien_client.cli.outcome import CommandError, ExitCode, plain
-from trien_client.operators import approved_text, verify_approval
+from trien_client.operators import approved_text, sign_approval, verify_approval
 
 if TYPE_CHECKING:
     from trien.v1.proposal_service_pb2 import Proposal
 
 _WIDTH = 80
 _UNQUOTED = re.compile(r"[A-Za-z][A-Za-z0-9_:./@-]*|\d{4}-\d\d-\d\dT[0-9:.+-]+", re.ASCII)
+_RESTORE = re.compile(r"restores/[0-9a-f]{16}", re.ASCII)
 _HOLD_CERTIFICATES = {"certificate", "certificate_chain"}
 _WORDS_OF_JSON = {"true", "false", "null"}
 
@@ -81,6 +83,51 @@ def stated(proposal: "Proposal") -> str:
         lines += ["", "What this program does not know:"]
         lines += [piece for name in others for piece in _field(name, statement[name], "  ")]
     return "\n".join([*lines, "", f"digest sha256:{proposal.digest.hex()}"])
+
+
+def restore_stated(content: bytes) -> tuple[str, bytes]:
+    """Returns a restore's statement in lines for people, and its digest.
+
+    Raises `VerificationError` when it is no such statement, or is not in its one form.
+    """
+    digest = hashlib.sha256(content).digest()
+    statement = _restore_statement(content)
+    lines = [
+        plain(f"{statement['restore']}: put back a backup and lose what came after it"),
+        "",
+        *(piece for name in sorted(statement) for piece in _field(name, statement[name], "  ")),
+    ]
+    return "\n".join([*lines, "", f"digest sha256:{digest.hex()}"]), digest
+
+
+def restore_approval(content: bytes, *, certificate: bytes, key: bytes) -> str:
+    """Returns the approval of a restore's statement, as `trien-server restore --approval` takes it (JSON).
+
+    `certificate` and `key` (PEM) are the officer's. Raises `VerificationError`, `ValueError`.
+    """
+    digest = hashlib.sha256(content).digest()
+    name = _restore_statement(content)["restore"]
+    own = load_pem_x509_certificate(certificate)
+    signature = sign_approval(key, f"trien.v1 approve {name} sha256:{digest.hex()}\n".encode("ascii"))
+    approval = {
+        "restore": name,
+        "digest": f"sha256:{digest.hex()}",
+        "certificate": own.public_bytes(Encoding.PEM).decode("ascii"),
+        "signature": base64.b64encode(signature).decode("ascii"),
+    }
+    return json.dumps(approval, indent=2) + "\n"
+
+
+def _restore_statement(content: bytes) -> dict[str, Any]:
+    try:
+        statement = json.loads(content)
+        one_form = json.dumps(statement, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        named = statement["statement"] == "trien restore 1" and _RESTORE.fullmatch(statement["restore"])
+    except (ValueError, KeyError, TypeError):
+        raise VerificationError("The file is no statement of a restore.") from None
+    if one_form != content or not named:
+        raise VerificationError("The file is no statement of a restore in its one form.")
+    return dict(statement)
 
 
 def ended(proposal: "Proposal") -> str:

@@ -1,0 +1,401 @@
+"""Restores: a backup put back into an empty database, which then goes on as a new log and never as a second history."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature
+
+from trien_server.core.approval import public_key_hash, statement_digest, verify_approval
+from trien_server.core.audit import make_entry
+from trien_server.core.backups import KeptRow, Manifest, NotABackup, Reading
+from trien_server.core.ports import Clock, Randomness, Sealed, Snapshot, Store, Transaction
+from trien_server.core.records import (
+    HOT_RECORDS,
+    SLOW_RECORDS,
+    AuditEntry,
+    CertificateStatus,
+    Installation,
+    Lease,
+    LogCheckpoint,
+    LogHead,
+    Operator,
+    Outcome,
+    Record,
+    State,
+)
+from trien_server.core.restores import (
+    KnownCheckpoint,
+    Loss,
+    LostEntry,
+    NotRestorable,
+    Replay,
+    StatementApproval,
+    next_origin,
+    restore_name,
+    restrictions,
+    statement,
+    statement_text,
+)
+from trien_server.core.roles import Role
+from trien_server.core.sealing import CLOCK_TOLERANCE
+from trien_server.services.backup_excerpts import Excerpt
+from trien_server.services.backups import Progress
+from trien_server.services.restored_state import RestoredState
+from trien_server.services.restored_token import TokenFindings, examine_token
+from trien_server.services.sealing_generations import INSTALLATION, read_sealing_generations
+from trien_server.services.seals import Seals
+from trien_server.services.trusted import TrustedView
+
+Source = Callable[[Callable[[bytes], None]], None]
+"""Hands a backup's content over, in chunks and in order, each time that it is called."""
+
+LEFT_OUT: frozenset[type[Record]] = frozenset({Lease, CertificateStatus, LogCheckpoint})
+"""What a restore does not put back: it was about processes, answers and a head that are no more."""
+_OFFICERS = 2
+_LONGEST_SECONDS = 24 * 3600.0
+_NONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """A backup that was read whole, what the token says to it, and what is known to be lost."""
+
+    manifest: Manifest
+    excerpt: Excerpt
+    token: TokenFindings
+    loss: Loss
+    older: bool
+    """Whether it is older than the last known checkpoint, or none is known: then two officers have to agree."""
+
+    @property
+    def statement(self) -> str:
+        """What the officers agree to."""
+        return statement(self.manifest, self.loss)
+
+
+@dataclass(kw_only=True)
+class Done:
+    """What a restore did, for people."""
+
+    origin: str
+    continued: str
+    """The audit entry that says it."""
+    counts: dict[str, int] = field(default_factory=dict)
+    applied: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    """Rows that could not be trusted, and were left as they are: the server refuses them too."""
+
+
+class Restore:
+    """Puts a backup back, in steps of which each may be the last.
+
+    1. One transaction puts every row back as it was, with its seal, but for the installation's own row; and the entry
+       with which the log continues under its new name. A crash before it leaves an empty database.
+    2. What must not be as it was is changed, step by step, as a running server would change it: each step looks first
+       whether it is done. While the installation's row is missing no server starts.
+    3. The installation's row is put back. A crash before it leaves a database that the same restore goes on with.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        seals: Seals,
+        state: RestoredState,
+        clock: Clock,
+        randomness: Randomness,
+        decode: Callable[[bytes], KeptRow],
+        schema: str,
+    ) -> None:
+        self._store = store
+        self._seals = seals
+        self._state = state
+        self._clock = clock
+        self._randomness = randomness
+        self._decode = decode
+        self._schema = schema
+
+    def examine(
+        self,
+        source: Source,
+        *,
+        known: Sequence[KnownCheckpoint],
+        lost: Sequence[LostEntry],
+        leaves: Callable[[int], bytes | None],
+        progress: Progress,
+    ) -> Examined:
+        """Reads a backup whole and judges it; changes nothing.
+
+        `leaves` returns the leaf at a position of the log that was published, if it is there. Raises `NotABackup`;
+        `NotRestorable` for a backup of another schema, for the wrong token, for a log that is not the one that was
+        published, and for lost entries that are not in it; `HsmUnavailable`.
+        """
+        excerpt = Excerpt(at=self._clock.now(), sizes=[checkpoint.size for checkpoint in known])
+        rows = 0
+
+        def take(row: KeptRow) -> None:
+            nonlocal rows
+            rows += 1
+            excerpt.take(row)
+            progress("read", rows)
+
+        reading = Reading(decode=self._decode, begin=self._require_schema, take=take)
+        source(reading.feed)
+        manifest = reading.end()
+        excerpt.require_log_of(manifest)
+        latest = excerpt.latest_time()
+        if latest is not None and self._clock.now() < latest - CLOCK_TOLERANCE:
+            raise NotRestorable(f"The clock is behind the backup, whose last entry is of {latest:%Y-%m-%d %H:%M} UTC.")
+        token = examine_token(self._state.hsm, self._seals, manifest, excerpt)
+        _require_one_history(manifest, excerpt.replay, known)
+        verified = _verified(manifest, excerpt.replay, known, lost, leaves)
+        return Examined(
+            manifest=manifest,
+            excerpt=excerpt,
+            token=token,
+            loss=Loss(known=tuple(known), lost=verified),
+            older=_is_older(manifest, known),
+        )
+
+    def officers(self, examined: Examined, approvals: Sequence[StatementApproval]) -> list[str]:
+        """Returns which two officers agreed to a restore's statement.
+
+        They are security officers of the backup, for all organizations, enabled there and not disabled in what is
+        known to be lost; two different people with two different keys. Raises `NotRestorable`.
+        """
+        view = TrustedView(examined.excerpt, self._seals)
+        disabled = {one.subject for one in restrictions(examined.loss.lost)}
+        text = statement_text(examined.manifest, examined.statement)
+        agreed: dict[bytes, str] = {}
+        for approval in approvals:
+            operator = self._officer(view, approval)
+            if operator.name in disabled:
+                raise NotRestorable(f"{operator.name} was disabled after the backup was made.")
+            try:
+                verify_approval(operator.certificate, text, approval.signature)
+            except InvalidSignature as fault:
+                raise NotRestorable(f"The approval of {operator.name} is not a signature of this statement.") from fault
+            agreed[operator.public_key_hash] = operator.name
+        if len(set(agreed.values())) != _OFFICERS or len(agreed) != _OFFICERS:
+            raise NotRestorable(
+                f"Two security officers with two keys have to agree; {len(set(agreed.values()))} did so far."
+            )
+        return sorted(agreed.values())
+
+    def _officer(self, view: TrustedView, approval: StatementApproval) -> Operator:
+        key = public_key_hash(approval.certificate, field="approval")
+        for operator in view.find(Operator, public_key_hash=key):
+            if (
+                operator.state is State.ENABLED
+                and Role.SECURITY_OFFICER.value in operator.roles
+                and not operator.organizations
+            ):
+                return operator
+        raise NotRestorable(
+            "An approval is by a key that no enabled security officer of the backup has, or by one who is not an"
+            " officer for all organizations."
+        )
+
+    def __call__(
+        self, source: Source, examined: Examined, approvals: Sequence[StatementApproval], *, progress: Progress
+    ) -> Done:
+        """Restores. Run again after a crash, it goes on, or begins anew.
+
+        Raises `NotRestorable` when the database holds something else, or two officers are needed and did not agree;
+        `NotABackup` when the backup is another one than was examined; `StoreUnavailable`, `HsmUnavailable`.
+        """
+        agreed = self.officers(examined, approvals) if examined.older else []
+        name = f"auditEntries/{restore_name(examined.manifest).replace('/', '-')}"
+        standing = self._store.read(lambda snapshot: _standing(snapshot, name))
+        if standing == _OTHER:
+            raise NotRestorable("The database is not empty: a restore needs an empty one.")
+        if standing == _EMPTY:
+            self._put_back(source, examined, name, agreed, approvals, progress)
+        done = Done(origin=self._origin(), continued=name)
+        if standing != _COMPLETE:
+            self._state.bring_about(examined.excerpt, examined.loss, done, progress=progress)
+            self._complete(examined)
+        return done
+
+    def _require_schema(self, manifest: Manifest) -> None:
+        if manifest.schema != self._schema:
+            raise NotRestorable(
+                f"The backup's schema is {manifest.schema}, this server's {self._schema}: restore it with the version"
+                " of the server that made it, then run `trien-server migrate` with this one."
+            )
+
+    def _put_back(
+        self,
+        source: Source,
+        examined: Examined,
+        name: str,
+        agreed: Sequence[str],
+        approvals: Sequence[StatementApproval],
+        progress: Progress,
+    ) -> None:
+        """Puts all rows back in one transaction; whatever happens before its end leaves the database empty."""
+        self._seals.learn(
+            read_sealing_generations(TrustedView(examined.excerpt, self._seals, by_any=True), self._seals)
+        )
+        at = self._clock.now()
+        self._seals.prepare(at)
+        origins = [*(() if examined.manifest.log is None else (examined.manifest.log.origin,))]
+        origins += [known.origin for known in examined.loss.known]
+        origin = next_origin(origins, self._randomness.bytes(_NONCE)) if origins else ""
+        head = self._continued_head(examined, origin)
+        entry = make_entry(
+            name=name,
+            time=at,
+            kind="log_continued",
+            details={
+                "actor": "host",
+                "restore": restore_name(examined.manifest),
+                "backup": f"sha256:{examined.manifest.identity().hex()}",
+                "backupTime": examined.manifest.create_time.isoformat(),
+                "oldOrigin": origins[0] if origins else "",
+                "oldCheckpoint": "" if examined.manifest.log is None else examined.manifest.log.checkpoint,
+                "size": 0 if examined.manifest.log is None else examined.manifest.log.size,
+                "lastKnown": [
+                    {"found": one.found, "origin": one.origin, "size": one.size, "root": one.root.hex()}
+                    for one in examined.loss.known
+                ],
+                "newOrigin": origin,
+                "statement": f"sha256:{statement_digest(examined.statement).hex()}",
+                "approvers": list(agreed),
+                "approvals": [approval.signature.hex() for approval in approvals],
+            },
+            head_salt=self._randomness.bytes(16),
+            salt=self._randomness.bytes(32),
+        )
+        sealed_entry = self._seals.seal_hot(entry, at=at)
+        sealed_head = None if head is None else self._seals.seal_hot(head, at=at)
+
+        def work(transaction: Transaction) -> None:
+            if _standing(transaction, name) != _EMPTY:
+                raise NotRestorable("The database is not empty any more: somebody else writes to it.")
+            rows = 0
+
+            def take(row: KeptRow) -> None:
+                nonlocal rows
+                rows += 1
+                _put(transaction, row)
+                progress("put back", rows)
+
+            reading = Reading(decode=self._decode, take=take)
+            source(reading.feed)
+            if reading.end() != examined.manifest:
+                raise NotABackup("It was changed while it was read.")
+            if sealed_head is not None:
+                transaction.put_back(sealed_head)
+            transaction.insert(sealed_entry)
+
+        self._store.transact(work, timeout=_LONGEST_SECONDS)
+
+    def _continued_head(self, examined: Examined, origin: str) -> LogHead | None:
+        row = examined.excerpt.get(LogHead, "log")
+        if row is None:
+            return None
+        before = self._seals.verify(row)
+        return LogHead(
+            name=before.name,
+            version=before.version + 1,
+            origin=origin,
+            size=before.size,
+            root=before.root,
+            frontier=before.frontier,
+            time=self._clock.now(),
+        )
+
+    def _origin(self) -> str:
+        head = self._store.read(lambda snapshot: snapshot.get(LogHead, "log"))
+        return "" if head is None else head.record.origin
+
+    def _complete(self, examined: Examined) -> None:
+        """Puts the installation's row back: from then on servers start."""
+        row = examined.excerpt.get(Installation, INSTALLATION)
+        if row is None:
+            raise NotABackup("It has no installation.")
+        installation = row
+
+        def work(transaction: Transaction) -> None:
+            if transaction.get(Installation, INSTALLATION) is None:
+                transaction.put_back(installation)
+
+        self._store.transact(work, timeout=60.0)
+
+
+_EMPTY, _BEGUN, _COMPLETE, _OTHER = "EMPTY", "BEGUN", "COMPLETE", "OTHER"
+
+
+def _standing(snapshot: Snapshot, name: str) -> str:
+    """Returns how far the restore that writes the entry `name` came in a database."""
+    if snapshot.get(AuditEntry, name) is not None:
+        return _COMPLETE if snapshot.get(Installation, INSTALLATION) is not None else _BEGUN
+    empty = all(not snapshot.find(kind, limit=1) for kind in (*SLOW_RECORDS, *HOT_RECORDS))
+    return _EMPTY if empty else _OTHER
+
+
+def _put(transaction: Transaction, row: KeptRow) -> None:
+    content = row.content
+    if isinstance(content, Outcome):
+        transaction.record_outcome(content)
+    elif isinstance(content, Sealed):
+        kind = type(content.record)
+        # The head of the log goes on under another name; the installation's row comes last.
+        if kind not in LEFT_OUT and kind not in {LogHead, Installation}:
+            transaction.put_back(content, position=row.position)
+
+
+def _is_older(manifest: Manifest, known: Sequence[KnownCheckpoint]) -> bool:
+    log = manifest.log
+    if log is None or not known:
+        return True
+    return any(one.origin != log.origin or one.size > log.size for one in known)
+
+
+def _require_one_history(manifest: Manifest, replay: Replay, known: Sequence[KnownCheckpoint]) -> None:
+    for one in known:
+        if manifest.log is None or one.origin != manifest.log.origin or one.size > manifest.log.size:
+            continue
+        root = Replay().root() if one.size == 0 else replay.roots.get(one.size)
+        if root != one.root:
+            raise NotRestorable(
+                f"The backup's log is not that of the checkpoint in {one.found}: they differ before entry {one.size}."
+            )
+
+
+def _verified(
+    manifest: Manifest,
+    replay: Replay,
+    known: Sequence[KnownCheckpoint],
+    lost: Sequence[LostEntry],
+    leaves: Callable[[int], bytes | None],
+) -> tuple[LostEntry, ...]:
+    """Returns the lost entries, by position, once it is shown that each is in the log of the largest checkpoint.
+
+    The leaves from the backup's end to that checkpoint have to be there: published, or among the entries.
+    """
+    log = manifest.log
+    if not lost:
+        return ()
+    later = [one for one in known if log is not None and one.origin == log.origin and one.size > log.size]
+    if log is None or not later:
+        raise NotRestorable("No checkpoint is known that covers the exported entries, so they cannot be believed.")
+    last = max(later, key=lambda one: one.size)
+    given = {one.position: one for one in lost if log.size <= one.position < last.size}
+    for position in range(log.size, last.size):
+        leaf = leaves(position)
+        entry = given.get(position)
+        if leaf is None and entry is not None:
+            leaf = entry.entry.leaf
+        if leaf is None:
+            raise NotRestorable(
+                f"Entry {position} is neither published nor among the exported entries: without its leaf none of them"
+                f" can be believed. The log of {last.found} has {last.size}."
+            )
+        if entry is not None and entry.entry.leaf != leaf:
+            raise NotRestorable(f"The exported entry at {position} is not the one that was published.")
+        replay.append(leaf)
+    if replay.root() != last.root:
+        raise NotRestorable(f"The leaves behind the backup do not come to the checkpoint in {last.found}.")
+    return tuple(given[position] for position in sorted(given))
