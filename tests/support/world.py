@@ -338,12 +338,11 @@ class World:
         )
         if key_type is KeyType.RSA_2048 and isinstance(self.hsm, MemoryHsm):
             # RSA is slow to generate: one key is made once for all tests.
-            generate = self.hsm.generate_key_pair
             self.hsm.generate_key_pair = lambda object_id, _: self.hsm.add_key(object_id, _rsa_key())
             try:
                 self.use.key_generation.generate(name)
             finally:
-                self.hsm.generate_key_pair = generate
+                del self.hsm.generate_key_pair  # the class's own again: a copy of the token has its own keys
         else:
             self.use.key_generation.generate(name)
         key = self.use.get_key(OPERATOR, name)

@@ -1,7 +1,6 @@
 """What a restore does that people have to agree to: the statement, its approvals, and what it takes from a lost log."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from trien_server.core.approval import approval_text, statement_digest
 from trien_server.core.audit import leaf_hash, leaf_of
 from trien_server.core.backups import LogState, Manifest
+from trien_server.core.checkpoints import NoteNotValid, parse_checkpoint, parse_note
+from trien_server.core.merkle import EMPTY_ROOT, Frontier
 from trien_server.core.records import AuditEntry
 
 STATEMENT = "trien restore 1"
@@ -128,15 +129,10 @@ def parse_known_checkpoint(note: str, *, found: str) -> KnownCheckpoint:
     Its signature is not verified: a checkpoint that nobody signed asks for more agreement, never for less.
     """
     try:
-        origin, size, root = note.split("\n", 3)[:3]
-        checkpoint = KnownCheckpoint(
-            found=found, origin=origin, size=int(size), root=base64.b64decode(root, validate=True)
-        )
-    except ValueError as fault:
-        raise NotRestorable(f"The checkpoint in {found} cannot be read.") from fault
-    if checkpoint.size < 0 or len(checkpoint.root) != hashlib.sha256().digest_size:
-        raise NotRestorable(f"The checkpoint in {found} cannot be read.")
-    return checkpoint
+        checkpoint = parse_checkpoint(parse_note(note).body)
+    except NoteNotValid as fault:
+        raise NotRestorable(f"The checkpoint in {found} cannot be read: {fault}.") from fault
+    return KnownCheckpoint(found=found, origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root)
 
 
 def _text(details: object) -> str:
@@ -257,35 +253,24 @@ def next_origin(origins: Sequence[str], nonce: bytes) -> str:
 
 
 class Replay:
-    """Grows a log's root entry by entry (RFC 6962, section 2.1), and remembers the root at sizes that are asked for."""
+    """Grows a log's root entry by entry, and remembers the root at sizes that are asked for."""
 
     def __init__(self, *, sizes: Iterable[int] = ()) -> None:
-        self.size = 0
-        self._subtrees: list[bytes] = []
+        self._frontier = Frontier()
         self._wanted = frozenset(sizes)
-        self.roots: dict[int, bytes] = {}
+        self.roots: dict[int, bytes] = {0: EMPTY_ROOT}
         """The root at each wanted size that was come to."""
+
+    @property
+    def size(self) -> int:
+        return self._frontier.size
 
     def append(self, leaf: bytes) -> None:
         """Takes in the next leaf's bytes."""
-        node, size = leaf_hash(leaf), self.size
-        while size & 1:
-            node = _node(self._subtrees.pop(), node)
-            size >>= 1
-        self._subtrees.append(node)
-        self.size += 1
+        self._frontier = self._frontier.extend([leaf_hash(leaf)])
         if self.size in self._wanted:
             self.roots[self.size] = self.root()
 
     def root(self) -> bytes:
         """Returns the root over all leaves so far."""
-        if not self._subtrees:
-            return hashlib.sha256(b"").digest()
-        root = self._subtrees[-1]
-        for subtree in reversed(self._subtrees[:-1]):
-            root = _node(subtree, root)
-        return root
-
-
-def _node(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
+        return self._frontier.root()

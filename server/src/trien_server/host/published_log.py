@@ -3,10 +3,9 @@
 from functools import lru_cache
 from pathlib import Path
 
-BUNDLE = 256
-"""How many leaves are in one file."""
-_LARGEST_BUNDLE = BUNDLE * (2 + 65_536)
-_DIGITS = 1000
+from trien_server.core.merkle import TILE_WIDTH, Tile
+
+_LARGEST_BUNDLE = TILE_WIDTH * (2 + 65_536)
 
 
 class PublishedLog:
@@ -25,26 +24,17 @@ class PublishedLog:
 
     def leaf(self, position: int) -> bytes | None:
         """Returns the leaf at a position, or None when it is not there."""
-        leaves = self._bundle(position // BUNDLE)
-        return leaves[position % BUNDLE] if position % BUNDLE < len(leaves) else None
+        leaves = self._bundle(position // TILE_WIDTH)
+        return leaves[position % TILE_WIDTH] if position % TILE_WIDTH < len(leaves) else None
 
     def _read_bundle(self, number: int) -> list[bytes]:
         """Returns the leaves of a bundle: the whole one, or the widest of the partial ones."""
-        whole = self._folder / "tile" / "entries" / tile_path(number)
+        whole = self._folder / Tile(0, number).entries_path
         if whole.is_file():
             return _leaves(whole)
         partial = whole.with_name(f"{whole.name}.p")
         widths = [file for file in partial.glob("*") if file.name.isdecimal()] if partial.is_dir() else []
         return _leaves(max(widths, key=lambda file: int(file.name))) if widths else []
-
-
-def tile_path(number: int) -> str:
-    """Returns how a tile's number is written: in groups of three digits, all but the last behind an x."""
-    text = f"{number % _DIGITS:03d}"
-    while number >= _DIGITS:
-        number //= _DIGITS
-        text = f"x{number % _DIGITS:03d}/{text}"
-    return text
 
 
 def _leaves(path: Path) -> list[bytes]:

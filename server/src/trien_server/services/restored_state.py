@@ -1,6 +1,5 @@
 """What a restore changes of what it put back: what was under way, was used since, or was taken away since."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,7 +127,7 @@ class RestoredState:
         # First, while a record's version tells whether it is from before a lost entry.
         for restriction in restrictions(loss.lost):
             self._apply(restriction, done)
-        self._use_up(loss, done, progress)
+        self._use_up(done, progress)
         self._expire(Authorization, excerpt, done)
         self._expire(Challenge, excerpt, done)
         for step in (
@@ -216,9 +215,8 @@ class RestoredState:
         except KeyMismatch:
             return True
 
-    def _use_up(self, loss: Loss, done: Account, progress: Progress) -> None:
+    def _use_up(self, done: Account, progress: Progress) -> None:
         """Uses up every TOTP step to now and the next, which could be shown already; HOTP gets out of step."""
-        accepted = _accepted(loss)
         after, used, looked_at = "", 0, 0
         while names := self._store.read(
             lambda snapshot, after=after: _names(
@@ -230,7 +228,7 @@ class RestoredState:
             kinds = {name: self._kind(name, done) for name in names}
 
             def work(ledger: Ledger, kinds: Mapping[str, AuthenticatorKind | None] = kinds) -> int:
-                return sum(_used_up(ledger, name, kind, accepted.get(name, 0), done) for name, kind in kinds.items())
+                return sum(_used_up(ledger, name, kind, done) for name, kind in kinds.items())
 
             used += self._transactions.run(work, timeout=_LEDGER_SECONDS)
             looked_at += len(names)
@@ -315,19 +313,7 @@ def _names(rows: Iterable[object]) -> list[str]:
     return [row.record.name for row in rows]  # type: ignore[attr-defined]
 
 
-def _accepted(loss: Loss) -> dict[str, int]:
-    """Returns the highest counter or step of each authenticator that lost entries say was accepted."""
-
-    highest: dict[str, int] = {}
-    for one in loss.lost:
-        details = json.loads(one.entry.details) if one.entry.details else {}
-        name, value = details.get("authenticator"), details.get("acceptedValue")
-        if isinstance(name, str) and isinstance(value, int):
-            highest[name] = max(value, highest.get(name, 0))
-    return highest
-
-
-def _used_up(ledger: Ledger, name: str, kind: AuthenticatorKind | None, accepted: int, done: Account) -> int:
+def _used_up(ledger: Ledger, name: str, kind: AuthenticatorKind | None, done: Account) -> int:
     try:
         state = ledger.require(AuthenticatorState, name)
     except RecordNotTrusted as fault:
@@ -340,8 +326,7 @@ def _used_up(ledger: Ledger, name: str, kind: AuthenticatorKind | None, accepted
         ledger.replace(next_version(state, next_value=free, resynchronization=None))
         return 1
     if kind is AuthenticatorKind.HOTP and not state.out_of_step:
-        following = max(state.next_value, accepted + 1 if accepted else 0)
-        ledger.replace(next_version(state, next_value=following, resynchronization=None, out_of_step=True))
+        ledger.replace(next_version(state, resynchronization=None, out_of_step=True))
         return 1
     return 0
 

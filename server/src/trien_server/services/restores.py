@@ -357,8 +357,7 @@ def _require_one_history(manifest: Manifest, replay: Replay, known: Sequence[Kno
     for one in known:
         if manifest.log is None or one.origin != manifest.log.origin or one.size > manifest.log.size:
             continue
-        root = Replay().root() if one.size == 0 else replay.roots.get(one.size)
-        if root != one.root:
+        if replay.roots.get(one.size) != one.root:
             raise NotRestorable(
                 f"The backup's log is not that of the checkpoint in {one.found}: they differ before entry {one.size}."
             )
