@@ -27,8 +27,9 @@ from trien_server.core.records import (
     Outcome,
     SignerAttempts,
 )
+from trien_server.services.retention import REMOVED
 from trien_server.store import schema
-from trien_server.store.mapping import INDEXES, OUTCOMES, ColumnType, mapping_of, tables
+from trien_server.store.mapping import INDEXES, OUTCOMES, UNSEALED_ENTRIES, ColumnType, mapping_of, tables
 from trien_server.store.postgresql.connections import connect
 from trien_server.store.postgresql.snapshot import PostgresqlSnapshot
 from trien_server.store.postgresql.store import PostgresqlStore
@@ -175,6 +176,25 @@ def test_the_servers_role_cannot_change_the_schema(postgres: PostgresServer, sta
     ):
         connection.execute(statement.encode())
     assert "permission denied" in str(refused.value) or "must be owner" in str(refused.value)
+
+
+@pytest.mark.promise("P5", "P10")
+@pytest.mark.requirement("ASVS 5.0.0-13.2.2")
+def test_the_servers_role_deletes_only_what_is_kept_for_a_time(postgres: PostgresServer) -> None:
+    """Not an audit entry, a key, a person or a count of failures, whatever a server process is made to do."""
+    deletable = {*(kind.table for kind in REMOVED), OUTCOMES, UNSEALED_ENTRIES}
+    refused = 0
+    with psycopg.connect(postgres.url("trien"), autocommit=True) as connection:
+        for table in tables():
+            statement = f'DELETE FROM "{table}" WHERE false'
+            if table in deletable:
+                connection.execute(statement.encode())
+                continue
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement.encode())
+            refused += 1
+    assert refused == len(tables()) - len(deletable)
+    assert refused > 20
 
 
 @pytest.mark.requirement("ASVS 5.0.0-13.2.2")
