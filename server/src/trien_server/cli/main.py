@@ -177,6 +177,57 @@ def _require_token_files(token: "TokenChoice") -> None:
 
 
 @app.command()
+def ceremony(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="What is to be made; reviewed before.")],
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Make nothing: check all that could fail, and print what would be made."),
+    ] = False,
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", metavar="DIGITS", help="The reviewed file's, instead of typing it."),
+    ] = None,
+) -> None:
+    """Make an installation from one reviewed file, before witnesses.
+
+    That is: a token's keys, in the custody of two people when the file says so, the installation's CA, the database,
+    the first officers by their own keys, the configuration; and a record to be signed on paper. An interrupted ceremony
+    is completed by running it again with the same file. deploy/ceremony/example.toml explains the file.
+
+    \b
+    Examples:
+      trien-server ceremony ceremony.toml --check
+      trien-server ceremony ceremony.toml
+    """
+    with _explained():
+        from trien_server.ceremony.plan import BadPlan
+        from trien_server.cli import ceremony as ceremonies
+
+        try:
+            loaded, faults = ceremonies.prepare(file)
+        except BadPlan as fault:
+            typer.echo(f"The file cannot be used:\n{fault}", err=True)
+            raise typer.Exit(2) from None
+        _require_none(faults)
+        for line in ceremonies.announce(loaded):
+            typer.echo(line)
+        if check:
+            typer.echo("Nothing was made. All of this can be done.")
+            return
+        try:
+            ceremonies.confirm(loaded, sha256=sha256, ask=typer.prompt)
+        except ceremonies.NotConfirmed as fault:
+            typer.echo(str(fault), err=True)
+            raise typer.Exit(1) from None
+        record = ceremonies.hold(loaded, tell=typer.echo)
+        typer.echo("")
+        typer.echo(record, nl=False)
+        typer.echo("")
+        typer.echo(f"Print and sign {loaded.plan.ceremony.record_file}.")
+        typer.echo("Take the shares, the export, tls/ca.key and the security officer's PIN away from this machine.")
+
+
+@app.command()
 def run(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Serve until SIGTERM or SIGINT.
 

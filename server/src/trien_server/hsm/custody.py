@@ -137,6 +137,24 @@ def bring_keys(
     return tuple(made)
 
 
+def try_custody(session: Session, calls: Calls, key_encryption_key: Secret) -> None:
+    """Tries with throw-away session objects whether keys can be wrapped, and brought back as what they were.
+
+    Raises `HsmUnavailable`, or what the module raises.
+    """
+    kek = _put_key_encryption_key(session, calls, key_encryption_key, private=True)
+    for label in FIRST_KEYS:
+        key = _export_new(session, calls, label, kek, trusted=False)
+        handle = _unwrap(session, calls, kek, key, {**_template(key), Attribute.TOKEN: False})
+        try:
+            found = next(item for item in _with_label(session, key.label) if item.handle == handle)
+            if check_value(session, found, label) != key.check_value:
+                raise TokenFailed(f"The token brought back another key than {label!r}.")
+        finally:
+            calls.destroy_object(session, handle)
+    calls.destroy_object(session, kek)
+
+
 def _export_new(session: Session, calls: Calls, label: str, kek: int, *, trusted: bool) -> ExportedKey:
     first, _ = parse_label(label)
     sealing = first == SEALING_KEY

@@ -192,6 +192,15 @@ class CertificateAuthorities:
             raise not_verified()
         return encoded
 
+    def first(self, key: Key, certificate: bytes) -> CertificateAuthority:
+        """Returns the record of an installation's first CA, to be put in force together with the installation.
+
+        Raises `InvalidArgument`, `CertificateNotValid`.
+        """
+        now = self._clock.now()
+        check_authority_chain([certificate], public_key=key.public_key, at=now)
+        return CertificateAuthority(name=_name_of(key), key=key.name, certificate_chain=(certificate,), create_time=now)
+
     def propose(self, chain: Sequence[bytes], *, replace: bool) -> Proposal:
         """Proposes the CA of a certificate chain (DER, its own first), whose key was made here.
 
@@ -214,7 +223,7 @@ class CertificateAuthorities:
             if present is None and replace:
                 raise StateConflict("There is no CA to be replaced: `trien-server ca create` makes the first.")
             return NewAuthority(
-                name=f"certificateAuthorities/{key.name.partition('/')[2]}",
+                name=_name_of(key),
                 key=key.name,
                 subject=certificate.subject.rfc4514_string(),
                 expire_time=certificate.not_valid_after_utc,
@@ -290,6 +299,10 @@ def check_authority_chain(chain: Sequence[bytes], *, public_key: bytes, at: date
             raise InvalidArgument(f"{field}[{position}]", "the next certificate did not issue it") from fault
     assert_valid_at(chain, at)
     return certificates[0]
+
+
+def _name_of(key: Key) -> str:
+    return f"certificateAuthorities/{key.name.partition('/')[2]}"
 
 
 def _subject(common_name: str, organization: str) -> bytes:

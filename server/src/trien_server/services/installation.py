@@ -1,12 +1,15 @@
 """The installation: made once by `init`, checked at every start."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from trien_server.core.approval import public_key_hash
 from trien_server.core.errors import Refusal
 from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness, Report
 from trien_server.core.records import (
+    CertificateAuthority,
     Installation,
     InstallationKey,
     InstallationKeyPurpose,
@@ -30,6 +33,16 @@ class NotThisInstallation(Exception):  # noqa: N818
     """The database and the token do not belong together; the message says what was found."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstOperator:
+    """An operator from the first moment on. `certificate` is DER."""
+
+    identifier: str
+    display_name: str
+    certificate: bytes
+    roles: tuple[Role, ...]
+
+
 class CreateInstallation:
     """Enters the installation and its first operators."""
 
@@ -39,24 +52,42 @@ class CreateInstallation:
         self._randomness = randomness
 
     def __call__(self, operators: dict[str, bytes]) -> None:
-        """Puts the installation in force, as one change: its keys' first generations and its operators by certificate.
+        """Puts the installation in force with operators by certificate, as `agreed` does.
 
         Each is a security officer and a registration officer: every proposal needs both.
+        """
+        roles = (Role.SECURITY_OFFICER, Role.REGISTRATION_OFFICER)
+        self.agreed(
+            [
+                FirstOperator(identifier=identifier, display_name=identifier, certificate=certificate, roles=roles)
+                for identifier, certificate in operators.items()
+            ]
+        )
 
-        Raises `AlreadyExists` when there is one.
+    def agreed(
+        self,
+        operators: Sequence[FirstOperator],
+        *,
+        authority: CertificateAuthority | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        """Puts the installation in force, as one change: its keys' first generations, its operators, and its CA.
+
+        Later a CA needs an officer's approval; here the first officers are present, and the entries' `details` say in
+        what. Raises `AlreadyExists` when there is an installation.
         """
         now = self._clock.now()
         first = [
             Operator(
-                name=f"operators/{identifier}",
-                display_name=identifier,
-                certificate=certificate,
-                certificate_fingerprint=hashlib.sha256(certificate).digest(),
-                public_key_hash=public_key_hash(certificate, field="operators"),
-                roles=(Role.SECURITY_OFFICER.value, Role.REGISTRATION_OFFICER.value),
+                name=f"operators/{operator.identifier}",
+                display_name=operator.display_name,
+                certificate=operator.certificate,
+                certificate_fingerprint=hashlib.sha256(operator.certificate).digest(),
+                public_key_hash=public_key_hash(operator.certificate, field="operators"),
+                roles=tuple(role.value for role in operator.roles),
                 create_time=now,
             )
-            for identifier, certificate in operators.items()
+            for operator in operators
         ]
         keys = [
             InstallationKey(
@@ -71,7 +102,9 @@ class CreateInstallation:
         ]
 
         def prepare(_: TrustedView) -> Change:
-            return Change(kind="installation_created", slow=[Installation(name=NAME, create_time=now), *keys, *first])
+            ca = [] if authority is None else [authority]
+            slow = [Installation(name=NAME, create_time=now), *keys, *first, *ca]
+            return Change(kind="installation_created", slow=slow, details=details or {})
 
         self._changes.make(f"init/{new_id(self._randomness)}", prepare, deadline=Deadline(self._clock, 30.0))
 
