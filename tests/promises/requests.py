@@ -8,7 +8,7 @@ from tests.promises.history import APPROVE, CREATE, SIGN, Content, History, Oper
 from tests.promises.signatures import same_work
 from tests.promises.violations import Broken, Violation
 
-from trien_server.core.audit import leaf_hash
+from trien_server.core.merkle import hash_leaf
 from trien_server.core.records import Approval, AuditEntry, Authorization, GrantedRequest
 
 
@@ -28,7 +28,7 @@ def check_told(evidence: Evidence, history: History, tolerance: timedelta) -> It
         if entry is None:
             yield Violation(Broken.ANSWER_WITHOUT_ENTRY, f"{where}: {answer.audit_entry}")
             continue
-        if answer.leaf_hash is not None and leaf_hash(entry.leaf) != answer.leaf_hash:
+        if answer.leaf_hash is not None and hash_leaf(entry.leaf) != answer.leaf_hash:
             yield Violation(Broken.LEAF, f"{where}: the answer's leaf hash is not of {entry.name}")
         if operation.ended is not None and entry.time > operation.ended + tolerance:
             yield Violation(Broken.ENTRY_TOO_LATE, f"{where}: {entry.name} of {entry.time}, told at {operation.ended}")

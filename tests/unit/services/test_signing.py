@@ -27,6 +27,7 @@ from tests.support.world import (
 from trien_server.core import errors
 from trien_server.core.algorithms import SignatureAlgorithm
 from trien_server.core.items import DigestItem, SignatureScheme, SignedAttributesItem
+from trien_server.core.receipts import prove_item
 from trien_server.core.records import (
     Approval,
     Assurance,
@@ -83,6 +84,8 @@ def test_a_one_time_password_lets_a_key_sign_and_the_entry_names_it(
     assert entry.kind == "signing_granted"
     assert hashlib.sha256(b"\x00" + entry.leaf).digest() == result.leaf_hash
     assert credential in entry.details
+    authorized = [hashlib.sha512(message).digest() if function is None else message for message in messages]
+    assert [prove_item(entry.salt, authorized, index).root() for index in (0, 1)] == [entry.items_root] * 2
     assert result.approved_by == CHAIR
     assert result.assurance is Assurance.CLIENT_COLLECTED_OTP
 

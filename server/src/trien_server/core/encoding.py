@@ -28,10 +28,15 @@ def encode_value(value: object) -> bytes:
 
     Raises `TypeError` for kinds that no record has.
     """
-    # Nearly all values are plain texts, and a request encodes hundreds of values.
+    # Nearly all values are plain texts, bytes and numbers, and a request encodes hundreds of values, or thousands.
     if type(value) is str:
         content = value.encode()
         return b"s" + _LENGTH.pack(len(content)) + content
+    if type(value) is bytes:
+        return b"y" + _LENGTH.pack(len(value)) + value
+    if type(value) is int:
+        content = b"%d" % value
+        return b"i" + _LENGTH.pack(len(content)) + content
     match value:
         case None:
             return b"-"

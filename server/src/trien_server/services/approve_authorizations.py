@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 
-from trien_server.core.audit import leaf_hash
 from trien_server.core.authorization import approve
 from trien_server.core.errors import Refusal, RequestIdReused
+from trien_server.core.merkle import hash_leaf
 from trien_server.core.ports import Clock, NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
 from trien_server.core.records import (
@@ -217,7 +217,7 @@ class ApproveAuthorizations:
                 )
         except (NameTaken, VersionConflict) as conflict:
             raise Stale from conflict
-        return ApprovalResult(approval=approval, audit_entry=entry.name, leaf_hash=leaf_hash(entry.leaf))
+        return ApprovalResult(approval=approval, audit_entry=entry.name, leaf_hash=hash_leaf(entry.leaf))
 
     @staticmethod
     def _made_before(

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from trien_server.core.audit import leaf_hash
 from trien_server.core.authorization import assert_key, match_positions, use
 from trien_server.core.errors import ActivationDataRejected, PermissionDenied, Refusal, RequestIdReused
 from trien_server.core.items import MOST_ITEMS, Item, SignatureScheme, prepare_items
+from trien_server.core.merkle import hash_leaf
 from trien_server.core.ports import NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
 from trien_server.core.records import (
@@ -212,7 +212,8 @@ class SigningGrants:
         approval: Approval,
         positions: tuple[int, ...],
     ) -> GrantedWork:
-        entry = ledger.record("signing_granted", work_details(request, authorization, approval))
+        details = work_details(request, authorization, approval)
+        entry = ledger.record("signing_granted", details, items=request.items.authorized)
         try:
             granted = granted_requests.grant(
                 ledger,
@@ -233,7 +234,7 @@ class SigningGrants:
             granted=granted,
             authorization=authorization,
             approval=approval,
-            leaf_hash=leaf_hash(entry.leaf),
+            leaf_hash=hash_leaf(entry.leaf),
         )
 
     def _use(self, request: CheckedRequest, approval: Approval, audit_entry: str, at: datetime) -> SignatureUse:

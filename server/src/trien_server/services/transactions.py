@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from trien_server.core.audit import make_entry
 from trien_server.core.errors import Busy, ClockNotTrusted, Refusal
 from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.ports import Clock, R, Randomness, Report, Sealed, Snapshot, Store, Transaction
+from trien_server.core.receipts import items_root
 from trien_server.core.records import (
     AuditEntry,
     InstallationKey,
@@ -99,15 +100,24 @@ class Ledger:
         else:
             self.replace(record)
 
-    def record(self, kind: str, details: Mapping[str, object], *, subject: Record | None = None) -> AuditEntry:
-        """Writes an audit entry and returns it."""
+    def record(
+        self,
+        kind: str,
+        details: Mapping[str, object],
+        *,
+        subject: Record | None = None,
+        items: Sequence[bytes] = (),
+    ) -> AuditEntry:
+        """Writes an audit entry and returns it. `items` are the digests that it lets sign, in order."""
+        salt = self._randomness.bytes(32)
         entry = make_entry(
             name=f"auditEntries/{new_id(self._randomness)}",
             time=self.at,
             kind=kind,
             details=details,
             head_salt=self._randomness.bytes(16),
-            salt=self._randomness.bytes(32),
+            salt=salt,
+            items_root=items_root(salt, items),
             subject=None if subject is None else subject.name,
             subject_version=None if subject is None else subject.version,
         )

@@ -1,7 +1,7 @@
 """Reads rows that were verified, and remembers which, so that a transaction can tell whether they changed."""
 
-from trien_server.core.audit import leaf_hash
 from trien_server.core.errors import RecordNotTrusted
+from trien_server.core.merkle import hash_leaf
 from trien_server.core.ports import R, Sealed, Snapshot, Transaction
 from trien_server.core.records import AuditEntry, Record
 from trien_server.services.seals import Seals
@@ -106,7 +106,7 @@ class TrustedView:
 
     def leaf_hash(self, entry: str) -> bytes:
         """Returns the Merkle leaf hash of an audit entry that a trusted record names."""
-        return leaf_hash(self.require(AuditEntry, entry).leaf)
+        return hash_leaf(self.require(AuditEntry, entry).leaf)
 
     def signatures(self, request: str) -> tuple[bytes, ...] | None:
         """Returns a granted request's recorded signatures, which are not sealed: verify each."""
