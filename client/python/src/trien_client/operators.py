@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_der_x509_certificate
 from trien.v1 import (
     access_service_pb2_grpc,
+    audit_service_pb2_grpc,
     credential_service_pb2_grpc,
     key_service_pb2_grpc,
     organization_service_pb2_grpc,
@@ -56,6 +57,7 @@ class OperatorClient:
         )
         channel = self._transport.channel
         self.access: Final = access_service_pb2_grpc.AccessServiceStub(channel)
+        self.audit: Final = audit_service_pb2_grpc.AuditServiceStub(channel)
         self.credentials: Final = credential_service_pb2_grpc.CredentialServiceStub(channel)
         self.keys: Final = key_service_pb2_grpc.KeyServiceStub(channel)
         self.organizations: Final = organization_service_pb2_grpc.OrganizationServiceStub(channel)

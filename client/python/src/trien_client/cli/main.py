@@ -8,6 +8,7 @@ import typer
 
 from trien_client.cli import (
     access,
+    audit,
     authenticators,
     authorizations,
     bench,
@@ -75,6 +76,7 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(keys.app, name="keys", cls=Group)
     app.add_typer(organizations.app, name="organizations", cls=Group)
     app.add_typer(access.app, name="access", cls=Group)
+    app.add_typer(audit.app, name="audit", cls=Group)
     app.add_typer(proposals.app, name="proposals", cls=Group)
     app.add_typer(signer_decisions.app, name="signers", cls=Group)
     app.add_typer(authenticators.app, name="authenticators", cls=Group)

@@ -97,6 +97,7 @@ Algorithm = Annotated[
 
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _EXAMPLES = {
+    "auditEntries": "k7m2q9x4t8w3z6",
     "clients": "e-office",
     "credentials": "hoang-trinh-don-rsa",
     "keys": "hoang-trinh-don-2026",

@@ -1,0 +1,16 @@
+"""`trien audit`: the server's audit log, read and checked."""
+
+import typer
+
+from trien_client.cli import audit_export, audit_following, audit_reading, operating
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Read the server's audit log, and check that nobody changed it.",
+)
+
+operating.command(app, "list")(audit_reading.list_entries)
+operating.command(app, "show")(audit_reading.show)
+operating.command(app, "follow")(audit_following.follow)
+operating.command(app, "export")(audit_export.export)
