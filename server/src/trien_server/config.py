@@ -237,6 +237,28 @@ class AuditSection(_Section):
     token_checkpoint_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
         default=60, description="How often the newest checkpoint of the log is also kept on the token."
     )
+    export_file: Path | None = Field(
+        default=None, description="A file to which every audit entry is appended as a line of JSON."
+    )
+
+
+class SyslogSection(_Section):
+    """[syslog]: without it the audit log goes to no syslog receiver"""
+
+    url: str = Field(
+        description="The receiver: `tls://HOST:PORT`; on this machine also `tcp://`, `udp://` or `unix:///dev/log`."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="The CA of the receiver's certificate, PEM; by default the system's CAs."
+    )
+    certificate_file: Path | None = Field(
+        default=None, description="The certificate chain that the receiver asks of the server, PEM."
+    )
+    key_file: Path | None = Field(default=None, description="Its private key, PEM, readable by the owner alone.")
+    hostname: str = Field(default="", description="What messages say they come from; by default this machine's name.")
+    timeout_seconds: Annotated[float, Field(ge=1, le=10)] = Field(
+        default=5.0, description="How long the receiver may take for some hundred messages."
+    )
 
 
 class LogSection(_Section):
@@ -261,6 +283,7 @@ class Config(_Section):
     web: WebSection = WebSection()
     backup: BackupSection = BackupSection()
     audit: AuditSection = AuditSection()
+    syslog: SyslogSection | None = None
     log: LogSection = LogSection()
 
 
@@ -278,6 +301,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "web": WebSection,
     "backup": BackupSection,
     "audit": AuditSection,
+    "syslog": SyslogSection,
     "log": LogSection,
 }
 
@@ -344,6 +368,7 @@ def load(path: Path | None, *, environment: Mapping[str, str], overrides: Sequen
     faults += [] if config.email is None else _email_faults(config.email)
     faults += [] if config.sms is None else _sms_faults(config.sms)
     faults += _ca_faults(config.ca)
+    faults += [] if config.syslog is None else _syslog_faults(config.syslog)
     if faults:
         raise BadConfiguration("\n".join(faults))
     return LoadedConfig(config=config, sources=sources)
@@ -426,6 +451,32 @@ def _sms_faults(sms: SmsSection) -> list[str]:
         faults.append("sms.url: expected ASCII characters without spaces")
     if url.scheme == "http" and not _is_loopback(url.hostname):
         faults.append(f"sms.url: http is for a gateway on this machine, which {url.hostname} is not; use https")
+    return faults
+
+
+def _syslog_faults(syslog: SyslogSection) -> list[str]:
+    try:
+        url = urlsplit(syslog.url)
+        port = url.port
+    except ValueError as fault:
+        return [f"syslog.url: {fault}"]
+    expected = "syslog.url: expected one such as 'tls://siem.district.example:6514' or 'unix:///dev/log'"
+    if url.username is not None or url.query or url.fragment:
+        return [expected]
+    if url.scheme == "unix":
+        faults = [] if url.path.startswith("/") and not url.netloc else [expected]
+    elif url.scheme in {"tls", "tcp", "udp"} and url.hostname and port and url.path in {"", "/"}:
+        faults = []
+        if url.scheme != "tls" and not _is_loopback(url.hostname):
+            faults.append(f"syslog.url: {url.scheme} is for a receiver on this machine, not {url.hostname}; use tls")
+    else:
+        return [expected]
+    if (syslog.certificate_file is None) != (syslog.key_file is None):
+        faults.append("syslog: set both certificate_file and key_file, or neither")
+    if url.scheme != "tls" and (syslog.ca_file is not None or syslog.certificate_file is not None):
+        faults.append("syslog: ca_file, certificate_file and key_file are for a URL with tls")
+    if not (syslog.hostname.isascii() and (syslog.hostname == "" or syslog.hostname.isprintable())):
+        faults.append("syslog.hostname: expected ASCII characters")
     return faults
 
 

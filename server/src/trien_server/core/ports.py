@@ -268,6 +268,21 @@ class RevocationSource(Protocol):
         """
 
 
+class AuditSink(Protocol):
+    """Where audit entries are handed over to other systems. Used by one thread at a time."""
+
+    def write(self, entries: Sequence[tuple[int, AuditEntry]]) -> None:
+        """Hands over entries with their positions, in order; once it returns each of them was taken.
+
+        Taken: a file's lines are durable; a receiver's system has acknowledged the messages. Returns or raises within a
+        bounded time. Raises `OSError` when it is not known that all were taken: some may have been, and the next write
+        begins with them again.
+        """
+
+    def close(self) -> None:
+        """Ends what is open. The next write opens it anew."""
+
+
 class StatusNotKnown(Exception):  # noqa: N818
     """Nothing is known of a certificate now; the message says why, for operators."""
 

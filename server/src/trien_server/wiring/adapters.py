@@ -1,11 +1,15 @@
 """Builds the adapters that the configuration asks for."""
 
 import re
+import socket
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from trien_server.audit.json_lines import JsonLinesFile
+from trien_server.audit.syslog import SyslogDatagrams, SyslogStream
 from trien_server.config import (
     BadConfiguration,
     CaSection,
@@ -13,13 +17,15 @@ from trien_server.config import (
     EmailSection,
     RevocationSection,
     SmsSection,
+    SyslogSection,
 )
-from trien_server.core.ports import Clock, Delivery, Report, RevocationSource
+from trien_server.core.ports import AuditSink, Clock, Delivery, Report, RevocationSource
 from trien_server.core.records import AuthenticatorKind
 from trien_server.delivery import SmtpDelivery, SmtpTls, WebhookDelivery, verifying_context
 from trien_server.host.files import read_secret
 from trien_server.host.published_lists import ListFolder
 from trien_server.revocation import Network, NetworkRevocationSource
+from trien_server.services.audit_export import NamedSink
 from trien_server.services.expiry_notices import Expiring, first_to_expire
 from trien_server.services.own_ca import OwnCaSettings
 
@@ -107,3 +113,30 @@ def own_ca_settings(ca: CaSection) -> OwnCaSettings:
         list_valid_for=timedelta(days=ca.crl_days),
         list_every=timedelta(hours=ca.crl_hours),
     )
+
+
+def build_sinks(config: Config) -> list[NamedSink]:
+    """Returns where the audit log is handed over to. Raises `BadConfiguration`, `OSError`."""
+    sinks = []
+    if config.audit.export_file is not None:
+        sinks.append(NamedSink(name="file", sink=JsonLinesFile(config.audit.export_file)))
+    if config.syslog is not None:
+        sinks.append(NamedSink(name="syslog", sink=_build_syslog(config.syslog)))
+    return sinks
+
+
+def _build_syslog(syslog: SyslogSection) -> AuditSink:
+    url = urlsplit(syslog.url)
+    hostname, timeout = syslog.hostname or socket.gethostname(), syslog.timeout_seconds
+    if url.scheme == "unix":
+        return SyslogDatagrams(address=url.path, hostname=hostname, timeout=timeout)
+    host, port = url.hostname or "", url.port or 0
+    if url.scheme == "udp":
+        return SyslogDatagrams(address=(host, port), hostname=hostname, timeout=timeout)
+    context = None
+    if url.scheme == "tls":
+        context = verifying_context(syslog.ca_file)
+        if syslog.certificate_file is not None and syslog.key_file is not None:
+            read_secret(syslog.key_file)  # refuses one that others may read
+            context.load_cert_chain(syslog.certificate_file, syslog.key_file)
+    return SyslogStream(host=host, port=port, context=context, hostname=hostname, timeout=timeout)

@@ -38,6 +38,7 @@ from trien_server.web.server import WebServer
 from trien_server.wiring.adapters import (
     build_deliveries,
     build_revocation_source,
+    build_sinks,
     certificates_of_the_host,
     own_ca_settings,
 )
@@ -68,6 +69,7 @@ class Instance:
         if config.token.softhsm_configuration_file is not None:
             os.environ["SOFTHSM2_CONF"] = str(config.token.softhsm_configuration_file)
         deliveries = build_deliveries(config, clock=self.clock, report=self.report)
+        sinks = build_sinks(config)
         self.store = open_store(config.store.url, on_fatal=self._end)
         try:
             self.hsm = Pkcs11Hsm(
@@ -99,6 +101,7 @@ class Instance:
             language=Language(config.delivery.language),
             own_ca=own_ca_settings(config.ca),
             of_the_host=partial(certificates_of_the_host, config),
+            sinks=sinks,
             revocation=RevocationSettings(
                 source=build_revocation_source(config.revocation),
                 every=timedelta(seconds=config.revocation.check_seconds),
@@ -180,6 +183,8 @@ class Server:
         self._instance.use.key_rotation.start()
         self._instance.use.own_ca.start()
         self._instance.use.expiry_notices.start()
+        for exporter in self._instance.use.audit_exporters:
+            exporter.start()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
         self.grpc.start()
@@ -218,6 +223,8 @@ class Server:
         self._instance.use.key_rotation.stop()
         self._instance.use.own_ca.stop()
         self._instance.use.expiry_notices.stop()
+        for exporter in self._instance.use.audit_exporters:
+            exporter.stop()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.stop()
         self._instance.close()

@@ -9,6 +9,7 @@ from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, St
 from trien_server.core.records import AuthenticatorKind
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
+from trien_server.services.audit_export import AuditExporter, NamedSink
 from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator, DisableAuthenticator, ListAuthenticators
 from trien_server.services.certificate_checks import CertificateChecks, RevocationSettings
@@ -114,6 +115,7 @@ class UseCases:
         own_ca: OwnCaSettings = NO_LISTS,
         revocation: RevocationSettings = ASK_NOBODY,
         of_the_host: Callable[[], Sequence[Expiring]] = tuple,
+        sinks: Sequence[NamedSink] = (),
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -340,4 +342,14 @@ class UseCases:
         self.enable_operator = EnableOperator(proposals=proposals)
         self.show_access = ShowAccess(transactions=transactions, clock=clock)
         self.get_audit_entry = GetAuditEntry(transactions=transactions)
+        self.audit_exporters = [
+            AuditExporter(
+                sink,
+                transactions=background,
+                leases=Leases(transactions=transactions, randomness=randomness, report=report),
+                clock=clock,
+                report=report,
+            )
+            for sink in sinks
+        ]
         self.list_audit_entries = ListAuditEntries(transactions=transactions)
