@@ -24,6 +24,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trien_server.services.retention import DEFAULT_DAYS, LEAST_DAYS
+
 _PREFIX = "TRIEN_"
 _MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 
@@ -227,6 +229,15 @@ class BackupSection(_Section):
     )
 
 
+class RetentionSection(_Section):
+    """[retention]"""
+
+    request_days: Annotated[int, Field(ge=LEAST_DAYS, le=36_500)] = Field(
+        default=DEFAULT_DAYS,
+        description="After how many days records of requests go: outcomes, authorizations, approvals, uses.",
+    )
+
+
 class AuditSection(_Section):
     """[audit]"""
 
@@ -282,6 +293,7 @@ class Config(_Section):
     enrolment: EnrolmentSection = EnrolmentSection()
     web: WebSection = WebSection()
     backup: BackupSection = BackupSection()
+    retention: RetentionSection = RetentionSection()
     audit: AuditSection = AuditSection()
     syslog: SyslogSection | None = None
     log: LogSection = LogSection()
@@ -300,6 +312,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "enrolment": EnrolmentSection,
     "web": WebSection,
     "backup": BackupSection,
+    "retention": RetentionSection,
     "audit": AuditSection,
     "syslog": SyslogSection,
     "log": LogSection,

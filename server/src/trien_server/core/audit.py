@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
-from trien_server.core.encoding import encode_all
+from trien_server.core.encoding import encode_all, encode_value
 from trien_server.core.records import AuditEntry
 
 LEAF_VERSION = 2
+_COMMITMENT_SIZE = hashlib.sha256().digest_size
 
 
 def commit_head(
@@ -29,8 +30,24 @@ def encode_leaf(*, name: str, head_commitment: bytes, details_commitment: bytes,
     return encode_all("trien/audit-leaf", [LEAF_VERSION, name, head_commitment, details_commitment, items_root])
 
 
+def committed_details(entry: AuditEntry) -> bytes:
+    """Returns the commitment to an entry's details as its leaf has it, also when the details were erased.
+
+    Raises `ValueError` when the leaf is not that of the entry's name, head and items.
+    """
+    end = len(entry.leaf) - len(encode_value(entry.items_root))
+    found = entry.leaf[max(end - _COMMITMENT_SIZE, 0) : end]
+    if entry.leaf != _leaf_with(entry, found):
+        raise ValueError(f"the leaf of {entry.name} is not that of its head and items")
+    return found
+
+
 def leaf_of(entry: AuditEntry) -> bytes:
     """Returns the leaf that an entry's head, details and items come to. Its details are not erased."""
+    return _leaf_with(entry, commit_details(entry.salt, entry.details))
+
+
+def _leaf_with(entry: AuditEntry, details_commitment: bytes) -> bytes:
     return encode_leaf(
         name=entry.name,
         head_commitment=commit_head(
@@ -40,7 +57,7 @@ def leaf_of(entry: AuditEntry) -> bytes:
             subject=entry.subject,
             subject_version=entry.subject_version,
         ),
-        details_commitment=commit_details(entry.salt, entry.details),
+        details_commitment=details_commitment,
         items_root=entry.items_root,
     )
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -21,13 +22,18 @@ from trien_server.core.records import (
     KeyState,
     ProtectionLevel,
     Record,
+    RequestPurge,
 )
+from trien_server.services.retention import REMOVED
 from trien_server.services.sealing_generations import read_sealing_generations
 from trien_server.services.seals import Seals
 from trien_server.services.trusted import TrustedView
 
+REQUEST_PURGE = "requestPurge"
 PAGE = 200
 """How many rows are in memory at a time, and are read from one snapshot."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Fault(StrEnum):
@@ -64,6 +70,7 @@ class Trusted:
     def __init__(self, snapshot: Snapshot, seals: Seals) -> None:
         self.snapshot = snapshot
         self._seals = seals
+        self._purged_before: datetime | None = None
 
     def get(self, kind: type[Any], name: str) -> Any | None:
         try:
@@ -71,6 +78,15 @@ class Trusted:
             return None if row is None else self._seals.verify(row)
         except RecordNotTrusted:
             return None
+
+    def may_be_removed(self, kind: type[Record], since: datetime) -> bool:
+        """Tells whether a record of a kind that something from a time names may have been removed (`retention`)."""
+        if kind not in REMOVED:
+            return False
+        if self._purged_before is None:
+            purge = self.get(RequestPurge, REQUEST_PURGE)
+            self._purged_before = _NEVER if purge is None else purge.purged_before
+        return since < self._purged_before
 
     def is_there(self, kind: type[Record], name: str) -> bool:
         try:
@@ -145,8 +161,9 @@ class CheckIntegrity:
         except RecordNotTrusted:
             return self._one_by_one(snapshot, kind, after)
         found: list[Finding | Record] = []
+        trusted = Trusted(snapshot, self._seals)
         for row in rows:
-            found += self._check(snapshot, row)
+            found += self._check(trusted, row)
         return found, rows[-1].record.name if len(rows) == PAGE else None
 
     def _one_by_one(
@@ -154,6 +171,7 @@ class CheckIntegrity:
     ) -> tuple[list[Finding | Record], str | None]:
         """Reads a page that has a row which is no such record at all, up to that row."""
         found: list[Finding | Record] = []
+        trusted = Trusted(snapshot, self._seals)
         while True:
             try:
                 rows = snapshot.find(kind, limit=1, after=after)
@@ -167,21 +185,20 @@ class CheckIntegrity:
                 return found, None
             if not rows:
                 return found, None
-            found += self._check(snapshot, rows[0])
+            found += self._check(trusted, rows[0])
             after = rows[0].record.name
 
-    def _check(self, snapshot: Snapshot, row: Sealed[Record]) -> Iterator[Finding | Record]:
+    def _check(self, trusted: Trusted, row: Sealed[Record]) -> Iterator[Finding | Record]:
         record = row.record
         self.counts[record.table] += 1
         try:
             self._seals.verify(row)
             if not record.hot:
-                self._check_in_force(snapshot, record)
+                self._check_in_force(trusted.snapshot, record)
         except RecordNotTrusted as fault:
             yield Finding(fault=Fault.ROW, table=record.table, name=record.name, text=fault.finding)
             return
         yield record
-        trusted = Trusted(snapshot, self._seals)
         for rule in self._rules.get(type(record), ()):
             yield from rule(trusted, record)
 

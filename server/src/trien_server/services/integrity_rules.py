@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 
 from trien_server.core import records
 from trien_server.core.approval import approval_text, public_key_hash, statement_digest, verify_approval
-from trien_server.core.audit import leaf_of
+from trien_server.core.audit import commit_details, committed_details
 from trien_server.core.errors import Refusal
 from trien_server.core.items import SignatureScheme
 from trien_server.core.records import (
@@ -30,7 +30,7 @@ from trien_server.core.records import (
     SignerAttempts,
 )
 from trien_server.core.verification import SignatureDoesNotVerify, verify_signature
-from trien_server.services.integrity import Fault, Finding, Rule, Trusted
+from trien_server.services.integrity import REQUEST_PURGE, Fault, Finding, Rule, Trusted
 
 SIGN = "SignDigests"
 
@@ -100,7 +100,7 @@ _COLLECTIONS: Mapping[tuple[str, ...], type[Record]] = {
 def kind_of(name: str) -> type[Record] | None:
     """Returns the slow record that a name is of, or None for a name of no known collection."""
     if "/" not in name:
-        return records.Installation
+        return records.RequestPurge if name == REQUEST_PURGE else records.Installation
     return _COLLECTIONS.get(tuple(name.split("/")[::2]))
 
 
@@ -109,22 +109,40 @@ def _finding(fault: Fault, record: Record, text: str) -> Finding:
 
 
 def references(trusted: Trusted, record: Record) -> Iterator[Finding]:
-    """What a row names is there."""
+    """What a row names is there, or may have been removed."""
     for field, kind in REFERENCES[type(record)].items():
         value = getattr(record, field)
         for name in value if isinstance(value, tuple) else (value,):
-            if name and not trusted.is_there(kind, name):
+            if name and not trusted.is_there(kind, name) and not _may_be_removed(trusted, kind, record):
                 yield _finding(Fault.REFERENCE, record, f"{field} {name} is missing")
 
 
+def _may_be_removed(trusted: Trusted, kind: type[Record], by: Record) -> bool:
+    """Tells whether what a row names may be gone: no kind that is removed is over before what names it was made."""
+    match by:
+        case AuditEntry(time=since):
+            return trusted.may_be_removed(kind, since)
+        case Authorization() | Challenge() | Approval() | GrantedRequest():
+            return trusted.may_be_removed(kind, by.create_time)
+    return False
+
+
 def entry(trusted: Trusted, record: AuditEntry) -> Iterator[Finding]:
-    """An entry's leaf is its own, and what it tells of is there: the row that it put in force, or the decision."""
-    if record.leaf != leaf_of(record):
+    """An entry's leaf is its own, and what it tells of is there: the row that it put in force, or the decision.
+
+    What an entry told whose details were erased nobody knows; its leaf still commits to its head.
+    """
+    erased = record.salt == b"" and record.details == ""
+    try:
+        fits = committed_details(record) == commit_details(record.salt, record.details) or erased
+    except ValueError:
+        fits = False
+    if not fits:
         yield _finding(Fault.LOG, record, "its leaf does not commit to it")
-    details = json.loads(record.details)
     if record.subject is not None:
         yield from _subject(trusted, record)
-    yield from _told(trusted, record, details)
+    if not erased:
+        yield from _told(trusted, record, json.loads(record.details))
 
 
 def _subject(trusted: Trusted, entry: AuditEntry) -> Iterator[Finding]:
@@ -151,7 +169,7 @@ def _told(trusted: Trusted, entry: AuditEntry, details: dict[str, Any]) -> Itera
     }
     for kind, field in told.get(entry.kind, ()):
         name = details.get(field)
-        if isinstance(name, str) and not trusted.is_there(kind, name):
+        if isinstance(name, str) and not trusted.is_there(kind, name) and not _may_be_removed(trusted, kind, entry):
             text = f"the row is missing that {entry.name} ({entry.kind}) tells of"
             yield Finding(fault=Fault.DELETED, table=kind.table, name=name, text=text)
     if "acceptedValue" in details:
@@ -159,6 +177,8 @@ def _told(trusted: Trusted, entry: AuditEntry, details: dict[str, Any]) -> Itera
     name = details.get("challenge") if entry.kind == "authorizations_approved" else None
     if isinstance(name, str):
         challenge = trusted.get(Challenge, name)
+        if challenge is None and _may_be_removed(trusted, Challenge, entry):
+            return
         if challenge is None:
             text = f"the row is missing that {entry.name} ({entry.kind}) tells of"
             yield Finding(fault=Fault.DELETED, table=Challenge.table, name=name, text=text)
@@ -224,7 +244,7 @@ def granted(trusted: Trusted, record: GrantedRequest) -> Iterator[Finding]:
         return
     found = trusted.get(Authorization, record.subject)
     if found is None:
-        if not trusted.is_there(Authorization, record.subject):
+        if not trusted.is_there(Authorization, record.subject) and not _may_be_removed(trusted, Authorization, record):
             yield _finding(Fault.REFERENCE, record, f"subject {record.subject} is missing")
         return
     positions = [int(position) for position in record.positions]

@@ -8,7 +8,6 @@ from typing import Any
 from trien_server.core import records
 from trien_server.core.records import Record
 from trien_server.core.sealing import LONGEST_AUTHORIZATION
-from trien_server.services.granted_requests import COMPLETION_TIME
 
 DEFAULT_DAYS = 400
 """A year and a month: what a yearly inspection asks about is still there, with a month to ask.
@@ -33,6 +32,8 @@ class Kept:
         return self.end is not None and self.end(record) < before
 
 
+_AFTERWARDS = timedelta(hours=1)
+"""What a retry may still write of what is over: it completes work for 15 minutes."""
 _REPLAY = "a code or a count of failures must not be forgotten (P2)"
 _SLOW = "an operator's decision, named by the log (P5)"
 _LOG = "the evidence (P10)"
@@ -42,8 +43,8 @@ _LOG = "the evidence (P10)"
 RETENTION: Mapping[type[Record], Kept] = {
     records.GrantedRequest: Kept(
         why="with its outcome; P7 keeps both 7 days",
-        end=lambda record: record.create_time + COMPLETION_TIME,
-        end_words="15 minutes after it was granted",
+        end=lambda record: record.create_time + _AFTERWARDS,
+        end_words="an hour after it was granted",
     ),
     records.SignatureUse: Kept(
         why="persons look at the uses of their credentials",
@@ -55,13 +56,13 @@ RETENTION: Mapping[type[Record], Kept] = {
     ),
     records.Authorization: Kept(
         why="requests name it",
-        end=lambda record: record.expire_time + COMPLETION_TIME,
-        end_words="15 minutes after its expiry",
+        end=lambda record: record.expire_time + _AFTERWARDS,
+        end_words="an hour after its expiry",
     ),
     records.Approval: Kept(
         why="authorizations name it",
-        end=lambda record: record.create_time + LONGEST_AUTHORIZATION + COMPLETION_TIME,
-        end_words="a day and 15 minutes after it was given",
+        end=lambda record: record.create_time + LONGEST_AUTHORIZATION + _AFTERWARDS,
+        end_words="25 hours after it was given",
     ),
     records.DeliveryCount: Kept(
         why="the limits count one day",

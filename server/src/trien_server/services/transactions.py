@@ -93,6 +93,10 @@ class Ledger:
         if key is not None and key.record.state is InstallationKeyState.RETIRED:
             raise Stale
 
+    def remove(self, record: Record) -> None:
+        """Removes a hot record as it was read. Raises `VersionConflict` when it is another now, or gone."""
+        self._transaction.remove(type(record), record.name, version=record.version)
+
     def put_or_keep(self, record: Record) -> None:
         """Writes a hot record of any version: the first as an insertion."""
         if record.version == 1:

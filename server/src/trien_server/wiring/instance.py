@@ -110,6 +110,7 @@ class Instance:
             zone=ZoneInfo(config.service.time_zone),
             public_url=config.web.public_url,
             replacement_wait=timedelta(hours=config.enrolment.replacement_wait_hours),
+            keep_requests=timedelta(days=config.retention.request_days),
         )
 
     def _others_may_write(self) -> bool:
@@ -185,6 +186,7 @@ class Server:
         self._instance.use.expiry_notices.start()
         for exporter in self._instance.use.audit_exporters:
             exporter.start()
+        self._instance.use.request_purging.start()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
         self.grpc.start()
@@ -225,6 +227,7 @@ class Server:
         self._instance.use.expiry_notices.stop()
         for exporter in self._instance.use.audit_exporters:
             exporter.stop()
+        self._instance.use.request_purging.stop()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.stop()
         self._instance.close()

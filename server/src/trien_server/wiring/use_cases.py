@@ -66,6 +66,8 @@ from trien_server.services.read_authorizations import (
     WaitAuthorization,
 )
 from trien_server.services.read_proposals import GetProposal, ListProposals
+from trien_server.services.request_purge import RequestPurging
+from trien_server.services.retention import DEFAULT_DAYS
 from trien_server.services.seals import Seals
 from trien_server.services.send_one_time_password import SendOneTimePassword
 from trien_server.services.show_access import ShowAccess
@@ -88,6 +90,7 @@ from trien_server.services.transactions import Transactions
 
 NO_LISTS = OwnCaSettings()
 ASK_NOBODY = RevocationSettings()
+KEEP_REQUESTS = timedelta(days=DEFAULT_DAYS)
 _REMEMBERED_IN_BACKGROUND = 4096
 
 
@@ -114,6 +117,7 @@ class UseCases:
         replacement_wait: timedelta,
         own_ca: OwnCaSettings = NO_LISTS,
         revocation: RevocationSettings = ASK_NOBODY,
+        keep_requests: timedelta = KEEP_REQUESTS,
         of_the_host: Callable[[], Sequence[Expiring]] = tuple,
         sinks: Sequence[NamedSink] = (),
     ) -> None:
@@ -265,6 +269,14 @@ class UseCases:
         )
         self.expiry_notices = ExpiryNotices(
             transactions=background, leases=leases, clock=clock, report=report, of_the_host=of_the_host
+        )
+        self.request_purging = RequestPurging(
+            transactions=background,
+            changes=changes,
+            leases=leases,
+            clock=clock,
+            report=report,
+            keep=keep_requests,
         )
         self.certificate_checks = None
         if revocation.source is not None:
