@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from trien_server.config import RetentionSection
-from trien_server.services.retention import DEFAULT_DAYS, LEAST_DAYS, REMOVED, RETENTION
+from trien_server.core.retention import DEFAULT_DAYS, LEAST_DAYS, REMOVED, RETENTION
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from tests.contract.store_records import TIME, entry, example, sealed
 
 from trien_server.core.ports import Sealed, Snapshot, Store, Transaction, VersionConflict
 from trien_server.core.records import AuditEntry, DeliveryCount, GrantedRequest, Outcome, Record
-from trien_server.services.retention import REMOVED
+from trien_server.core.retention import REMOVED
 
 
 @pytest.fixture

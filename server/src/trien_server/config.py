@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trien_server.services.retention import DEFAULT_DAYS, LEAST_DAYS
+from trien_server.core.retention import DEFAULT_DAYS, LEAST_DAYS
 
 _PREFIX = "TRIEN_"
 _MAIL_ADDRESS = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")

@@ -27,7 +27,7 @@ from trien_server.core.records import (
     Outcome,
     SignerAttempts,
 )
-from trien_server.services.retention import REMOVED
+from trien_server.core.retention import REMOVED
 from trien_server.store import schema
 from trien_server.store.mapping import INDEXES, OUTCOMES, UNSEALED_ENTRIES, ColumnType, mapping_of, tables
 from trien_server.store.postgresql.connections import connect

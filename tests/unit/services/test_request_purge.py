@@ -29,10 +29,10 @@ from trien_server.core.records import (
     RequestPurge,
     SignatureUse,
 )
+from trien_server.core.retention import DEFAULT_DAYS, LEAST_DAYS, REMOVED, RETENTION, is_due
 from trien_server.services import request_purge
 from trien_server.services.integrity import REQUEST_PURGE
 from trien_server.services.integrity_rules import SIGN
-from trien_server.services.retention import DEFAULT_DAYS, LEAST_DAYS, REMOVED, RETENTION, is_due
 from trien_server.services.transactions import Ledger
 from trien_server.wiring import UseCases
 

@@ -24,7 +24,7 @@ from trien_server.core.records import (
     Record,
     RequestPurge,
 )
-from trien_server.services.retention import REMOVED
+from trien_server.core.retention import REMOVED
 from trien_server.services.sealing_generations import read_sealing_generations
 from trien_server.services.seals import Seals
 from trien_server.services.trusted import TrustedView

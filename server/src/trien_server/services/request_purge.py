@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from trien_server.core.errors import Busy, RecordNotTrusted, Refusal
 from trien_server.core.ports import Clock, R, Report, VersionConflict
 from trien_server.core.records import Installation, Record, RequestPurge
+from trien_server.core.retention import REMOVED, is_due
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
 from trien_server.services.installation import NAME as INSTALLATION
 from trien_server.services.integrity import REQUEST_PURGE as NAME
 from trien_server.services.leases import Leases
-from trien_server.services.retention import REMOVED, is_due
 from trien_server.services.transactions import Ledger, Transactions, next_version
 from trien_server.services.trusted import TrustedView
 

@@ -7,6 +7,7 @@ from trien_server.core.delivered_text import Language
 from trien_server.core.notice_text import NoticeTexts
 from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
 from trien_server.core.records import AuthenticatorKind
+from trien_server.core.retention import DEFAULT_DAYS
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
 from trien_server.services.audit_export import AuditExporter, NamedSink
@@ -67,7 +68,6 @@ from trien_server.services.read_authorizations import (
 )
 from trien_server.services.read_proposals import GetProposal, ListProposals
 from trien_server.services.request_purge import RequestPurging
-from trien_server.services.retention import DEFAULT_DAYS
 from trien_server.services.seals import Seals
 from trien_server.services.send_one_time_password import SendOneTimePassword
 from trien_server.services.show_access import ShowAccess
