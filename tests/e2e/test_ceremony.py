@@ -1,0 +1,325 @@
+"""`trien-server ceremony`: one file makes an installation; its keys come to a second token; nothing shows a share."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.e2e.test_canary import encodings
+from tests.support.ceremony import EXAMPLE, OFFICERS, Ceremony
+from tests.support.sandbox import Installation, trien_server
+from tests.support.softhsm import MODULE
+from typer.testing import CliRunner
+
+from trien_client.cli.main import build_app
+from trien_server.ceremony.plan import TABLES, BadPlan, Plan, load_plan
+from trien_server.cli.ceremony import prepare
+from trien_server.core.secret import Secret
+from trien_server.hsm import create_softhsm_token
+
+WIDTH = 80
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Ceremony:
+    """A ceremony that was held, traced: `held.trace` has every program that ran, with arguments and environment."""
+    ceremony = Ceremony(tmp_path_factory.mktemp("ceremony"))
+    trace = ("strace", "-f", "-v", "-s", "100000", "-e", "trace=execve", "-o", str(ceremony.folder / "trace"))
+    done = ceremony.hold(around=trace if shutil.which("strace") else ())
+    (ceremony.folder / "output").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr
+    return ceremony
+
+
+@pytest.fixture
+def running(held: Ceremony, tmp_path: Path) -> Iterator[Installation]:
+    """The installation's server, on a copy."""
+    folder = tmp_path / "installation"
+    shutil.copytree(held.installation, folder)
+    installation = Installation(folder)
+    installation.start()
+    yield installation
+    installation.kill()
+
+
+def officer(installation: Installation, held: Ceremony, name: str, *arguments: str) -> str:
+    """Types `trien …` as an officer who kept the own key, and got the certificate."""
+    options = [
+        *("--address", installation.certificate_address, "--timeout", "60"),
+        *("--ca-file", str(held.installation / "tls" / "ca.pem")),
+        *("--certificate-file", str(held.installation / "operators" / f"{name}.pem")),
+        *("--key-file", str(held.folder / f"{name}.key")),
+    ]
+    done = CliRunner().invoke(build_app(completion=False), [*arguments, *options])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout
+
+
+def test_the_record_says_on_paper_what_was_made(held: Ceremony) -> None:
+    record = held.record.read_text()
+    assert record in (held.folder / "output").read_text()
+    assert max(len(line) for line in record.splitlines()) <= WIDTH
+    flat = record.replace(" ", "").replace("\n", "")
+    listed = held.installation / "exported-keys.toml"
+    values = [line.partition(' = "')[2].rstrip('"') for line in listed.read_text().splitlines() if " = " in line]
+    assert len(values) == 3
+    fingerprints = [share.read_text().partition('fingerprint = "')[2][:32] for share in held.shares]
+    for shown in (held.sha256, *values, *fingerprints):
+        assert shown in flat
+    for name in ("Nguyễn Văn A", "Trần Thị B", "Lê Văn C", "Hoàng Thị D", "Phạm Thị E", "Võ Văn F"):
+        assert name in record
+    for certificate in (*(f"operators/{one}.pem" for one in OFFICERS), "tls/ca.pem"):
+        done = subprocess.run(
+            ["openssl", "x509", "-in", str(held.installation / certificate), "-noout", "-fingerprint", "-sha256"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert done.stdout.partition("=")[2].strip().replace(":", "").lower() in flat
+
+
+@pytest.mark.promise("P9")
+def test_the_officers_work_with_keys_that_they_made_and_the_ca_is_in_force(
+    held: Ceremony, running: Installation
+) -> None:
+    assert not list(held.installation.rglob("nguyen-van-a.key"))
+    operators = officer(running, held, "nguyen-van-a", "access", "operators", "list")
+    assert operators.count("SECURITY_OFFICER, REGISTRATION_OFFICER") == 2
+    shown = trien_server("ca", "show", "--config", str(running.directory / "trien.toml"))
+    assert "issues certificates" in shown.stdout, shown.stderr
+    proposed = officer(
+        running, held, "tran-thi-b", "organizations", "create", "ubnd-huyen", "--title", "Ủy ban nhân dân huyện"
+    )
+    assert "ubnd-huyen" in proposed
+    checked = trien_server("fsck", "--output", "json", "--config", str(running.directory / "trien.toml"))
+    assert json.loads(checked.stdout)["findings"] == [], checked.stdout
+
+
+@pytest.mark.promise("P4", "P5")
+def test_a_second_token_is_given_the_keys_and_the_server_goes_on(
+    held: Ceremony, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "installation"
+    shutil.copytree(held.installation, folder)
+    shutil.rmtree(folder / "token")
+    monkeypatch.delenv("SOFTHSM2_CONF", raising=False)
+    pins = [Secret((folder / name).read_bytes().strip()) for name in ("token-pin", "token-so-pin")]
+    create_softhsm_token(folder / "token", label="trien", pin=pins[0], so_pin=pins[1], module_path=MODULE)
+    (folder / "exported-keys.toml").unlink()
+    command = [
+        *("token", "import-keys", "--config", str(folder / "trien.toml"), "--export", str(held.export)),
+        *("--so-pin-file", str(folder / "token-so-pin")),
+    ]
+    shares = [option for share in held.shares for option in ("--share", str(share))]
+    alone = trien_server(*command, *shares[:2])
+    assert (alone.returncode, "it takes both" in alone.stderr) == (1, True), alone.stderr
+    done = trien_server(*command, *shares)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("brought") == 3
+    for component in held.components():
+        assert component[:9] not in done.stdout + done.stderr + alone.stderr
+    installation = Installation(folder)
+    try:
+        installation.start()
+        assert "nguyen-van-a" in officer(installation, held, "nguyen-van-a", "access", "operators", "list")
+    finally:
+        installation.kill()
+
+
+@pytest.mark.promise("P12")
+def test_no_share_is_in_any_output_file_database_argument_or_environment(
+    held: Ceremony, record_property: Callable[[str, object], None]
+) -> None:
+    components = [component.replace(" ", "") for component in held.components()]
+    key = bytes(a ^ b for a, b in zip(*(bytes.fromhex(one) for one in components), strict=True))
+    secrets = [*(bytes.fromhex(one) for one in components), key]
+    places = [path for path in held.folder.rglob("*") if path.is_file() and path not in held.shares]
+    needles = [needle for secret in secrets for name, needle in encodings(secret).items() if name != "reversed"] + [
+        component.encode() for component in held.components()
+    ]
+    found = [(str(path), needle) for path in places for needle in needles if needle in path.read_bytes()]
+    assert found == []
+    assert all(share.stat().st_mode & 0o777 == 0o600 for share in held.shares)
+    if shutil.which("strace"):
+        assert (held.folder / "trace").read_text().count("execve(") >= 2
+    assert len(places) > 15
+    record_property("count", f"files searched for shares {len(places)}, for {len(needles)} spellings")
+
+
+def test_a_ceremony_is_checked_and_confirmed_before_anything_is_made(tmp_path: Path) -> None:
+    ceremony = Ceremony(tmp_path)
+    checked = ceremony.hold("--check")
+    assert checked.returncode == 0, checked.stderr
+    assert "Nothing was made." in checked.stdout
+    assert ceremony.sha256 in checked.stdout
+    for options, typed in ((("--sha256", "0" * 64), ""), (("--sha256", ceremony.sha256[:16]), "")):
+        refused = ceremony.hold(*options, typed=typed)
+        assert (refused.returncode, "Nothing was made" in refused.stderr) == (1, True)
+    assert ceremony.made() == []
+
+
+def break_plan(old: str, new: str) -> Callable[[Ceremony], None]:
+    return lambda ceremony: ceremony.replace(old, new)
+
+
+def one_key_for_two(ceremony: Ceremony) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    for name in OFFICERS:
+        ceremony.request(name, key)
+
+
+def no_medium(ceremony: Ceremony) -> None:
+    (ceremony.folder / "c").rmdir()
+
+
+def used_medium(ceremony: Ceremony) -> None:
+    ceremony.shares[0].write_text("another ceremony's")
+
+
+def full_folder(ceremony: Ceremony) -> None:
+    ceremony.installation.mkdir(mode=0o700)
+    (ceremony.installation / "something").touch()
+
+
+def broken_request(ceremony: Ceremony) -> None:
+    (ceremony.folder / "tran-thi-b.csr").write_text("no request")
+
+
+WRONG: tuple[tuple[str, Callable[[Ceremony], None]], ...] = (
+    ("the key is nguyen-van-a's too", one_key_for_two),
+    ("is the medium in its place", no_medium),
+    ("nothing is written over", used_medium),
+    ("is not empty", full_folder),
+    ("tran-thi-b", broken_request),
+    ("two people, not one twice", break_plan("Hoàng Thị D", "Lê Văn C")),
+    ("three different folders", break_plan("d/share.toml", "c/share-2.toml")),
+    ("at least two are SECURITY_OFFICER", break_plan(
+        'name = "Trần Thị B"\nroles = ["SECURITY_OFFICER", "REGISTRATION_OFFICER"]',
+        'name = "Trần Thị B"\nroles = ["AUDITOR"]',
+    )),
+    ("nobody is both", break_plan(
+        'name = "Trần Thị B"\nroles = ["SECURITY_OFFICER", "REGISTRATION_OFFICER"]',
+        'name = "Trần Thị B"\nroles = ["SECURITY_OFFICER", "ADMINISTRATOR"]',
+    )),
+    ("Extra inputs", break_plan("place =", "plaice = 1\nplace =")),
+    ("with softhsm nothing else", break_plan("softhsm = true", 'softhsm = true\nlabel = "x"')),
+    ("Expected", break_plan("[ceremony]", "[ceremony")),
+    ("does not exist", break_plan(
+        "softhsm = true", 'softhsm = false\nmodule = "/nowhere.so"\nlabel = "x"\npin_file = "nowhere"'
+    )),
+)  # fmt: skip
+
+
+def test_what_would_fail_is_said_before_anything_is_made(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    for number, (because, spoil) in enumerate(WRONG):
+        ceremony = Ceremony(tmp_path / str(number))
+        spoil(ceremony)
+        before = ceremony.made()
+        try:
+            _, faults = prepare(ceremony.plan)
+        except BadPlan as fault:
+            faults = [str(fault)]
+        assert because in "\n".join(faults)
+        assert ceremony.made() == before
+    record_property("count", f"plans refused {len(WRONG)}")
+
+
+def test_a_plan_that_is_refused_is_refused_on_the_command_line_too(tmp_path: Path) -> None:
+    ceremony = Ceremony(tmp_path)
+    ceremony.replace("place =", "plaice = 1\nplace =")
+    refused = ceremony.hold()
+    assert (refused.returncode, "plaice" in refused.stderr) == (2, True)
+    assert ceremony.made() == []
+
+
+def test_another_file_does_not_complete_what_this_one_began(held: Ceremony, tmp_path: Path) -> None:
+    again = Ceremony(tmp_path / "again")
+    shutil.copytree(held.installation, again.installation)
+    again.replace("phòng máy chủ", "phòng họp")
+    _, faults = prepare(again.plan)
+    assert f"begun with another file, of SHA-256 {held.sha256}" in faults[0]
+    _, faults = prepare(held.plan)
+    assert [fault for fault in faults if "this ceremony was held" in fault]
+
+
+def test_the_example_shows_every_key_and_its_values_are_the_defaults(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text()
+    keys = {name for table in TABLES for name in table.model_fields} - {"custodian"}
+    written = {line.lstrip("# ").partition(" = ")[0] for line in text.splitlines() if " = " in line}
+    assert keys <= written
+    assert text.count("\n[[custody.custodian]]\n") == 2
+    assert len(keys) > 25
+    for table in TABLES:
+        for name, field in table.model_fields.items():
+            assert field.description, name
+    path = tmp_path / "example.toml"
+    path.write_text(text)
+    plan = load_plan(path).plan
+    assert isinstance(plan, Plan)
+    assert plan.installation.token_address == type(plan.installation).model_fields["token_address"].default
+
+
+def _renames(ceremony: Ceremony, trace: Path) -> int:
+    """Holds a ceremony, and returns how many calls of its own process make something on the disk."""
+    around = ("strace", "-f", "-o", str(trace), "-e", f"trace={CALLS}")
+    done = ceremony.hold(around=around)
+    assert done.returncode == 0, done.stderr
+    lines = trace.read_text().splitlines()
+    own = lines[0].split()[0]
+    return sum(line.split()[0] == own and "(" in line and "resumed" not in line for line in lines)
+
+
+CALLS = "rename,unlink,fdatasync,ftruncate"
+
+
+@pytest.mark.promise("P4")
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 40])
+def test_a_ceremony_that_was_killed_anywhere_is_completed_by_holding_it_again(
+    tmp_path: Path, every: int, record_property: Callable[[str, object], None]
+) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    if every == 1:
+        calls = _renames(Ceremony(tmp_path / "whole"), tmp_path / "trace")
+        points = list(range(1, calls + 1, every))
+    else:
+        points = [40]
+    killed = 0
+    for point in points:
+        ceremony = Ceremony(tmp_path / f"point-{point}")
+        inject = f"inject={CALLS}:signal=KILL:when={point}"
+        first = ceremony.hold(around=("strace", "-f", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", inject))
+        if first.returncode == 0:
+            continue  # it was the last call of a child's, or of nobody
+        killed += 1
+        second = ceremony.hold()
+        assert second.returncode == 0, f"after {CALLS} {point}: {second.stderr}"
+        assert ceremony.record.read_text() in second.stdout
+        _bring_to_second(ceremony)
+        shutil.rmtree(ceremony.folder)
+    assert killed >= max(1, len(points) - 2)
+    record_property("count", f"ceremony: kill points {killed} of {len(points)}")
+
+
+def _bring_to_second(ceremony: Ceremony) -> None:
+    """What shares and export open is what the token has: its keys come to a second one, by their check values."""
+    folder = ceremony.installation
+    before = (folder / "exported-keys.toml").read_text()
+    shutil.rmtree(folder / "token")
+    pins = [Secret((folder / name).read_bytes().strip()) for name in ("token-pin", "token-so-pin")]
+    os.environ.pop("SOFTHSM2_CONF", None)
+    create_softhsm_token(folder / "token", label="trien", pin=pins[0], so_pin=pins[1], module_path=MODULE)
+    shares = [option for share in ceremony.shares for option in ("--share", str(share))]
+    done = trien_server(
+        *("token", "import-keys", "--config", str(folder / "trien.toml"), "--export", str(ceremony.export)),
+        *("--so-pin-file", str(folder / "token-so-pin"), *shares),
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "exported-keys.toml").read_text() == before
