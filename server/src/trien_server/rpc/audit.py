@@ -7,6 +7,7 @@ from trien_server.core.names import parse_name
 from trien_server.core.principal import Principal
 from trien_server.rpc.audit_entries import entry_out, page_out, query_in
 from trien_server.rpc.calls import Calls
+from trien_server.rpc.receipts import ProofUseCases, checkpoint_out, consistency_out, log_keys_out, receipt_out
 from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
 from trien_server.services.deadline import Deadline
 
@@ -14,8 +15,11 @@ from trien_server.services.deadline import Deadline
 class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
     """Translates between messages and use cases; holds no rule."""
 
-    def __init__(self, *, calls: Calls, get_entry: GetAuditEntry, list_entries: ListAuditEntries) -> None:
+    def __init__(
+        self, *, calls: Calls, get_entry: GetAuditEntry, list_entries: ListAuditEntries, proofs: ProofUseCases
+    ) -> None:
         self._calls = calls
+        self._proofs = proofs
         self._get_entry = get_entry
         self._list_entries = list_entries
 
@@ -34,3 +38,40 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
             return page_out(self._list_entries(principal, query_in(request)))
 
         return self._calls.run("ListAuditEntries", context, work)
+
+    def GetReceipt(  # noqa: N802
+        self, request: audit_service_pb2.GetReceiptRequest, context: grpc.ServicerContext
+    ) -> audit_service_pb2.Receipt:
+        def work(principal: Principal, deadline: Deadline) -> audit_service_pb2.Receipt:
+            entry = parse_name("auditEntries", request.audit_entry, field="audit_entry")
+            item = request.item if request.HasField("item") else None
+            return receipt_out(self._proofs.get_receipt(principal, entry, item=item, deadline=deadline))
+
+        return self._calls.run("GetReceipt", context, work)
+
+    def GetCheckpoint(  # noqa: N802
+        self, _request: audit_service_pb2.GetCheckpointRequest, context: grpc.ServicerContext
+    ) -> audit_service_pb2.Checkpoint:
+        def work(principal: Principal, _: Deadline) -> audit_service_pb2.Checkpoint:
+            return checkpoint_out(self._proofs.get_checkpoint(principal))
+
+        return self._calls.run("GetCheckpoint", context, work)
+
+    def GetConsistencyProof(  # noqa: N802
+        self, request: audit_service_pb2.GetConsistencyProofRequest, context: grpc.ServicerContext
+    ) -> audit_service_pb2.ConsistencyProof:
+        def work(principal: Principal, _: Deadline) -> audit_service_pb2.ConsistencyProof:
+            proven = self._proofs.get_consistency_proof(
+                principal, first_size=request.first_size, second_size=request.second_size
+            )
+            return consistency_out(proven)
+
+        return self._calls.run("GetConsistencyProof", context, work)
+
+    def GetLogKeys(  # noqa: N802
+        self, _request: audit_service_pb2.GetLogKeysRequest, context: grpc.ServicerContext
+    ) -> audit_service_pb2.LogKeys:
+        def work(principal: Principal, _: Deadline) -> audit_service_pb2.LogKeys:
+            return log_keys_out(self._proofs.get_log_keys(principal))
+
+        return self._calls.run("GetLogKeys", context, work)

@@ -25,6 +25,7 @@ from trien_server.rpc.identity import Identify
 from trien_server.rpc.keys import KeyServicer
 from trien_server.rpc.organizations import OrganizationServicer
 from trien_server.rpc.proposals import ProposalServicer
+from trien_server.rpc.receipts import ProofUseCases
 from trien_server.rpc.server import GrpcServer, Limits
 from trien_server.rpc.signer_decisions import DecisionUseCases
 from trien_server.rpc.signers import SignerServicer
@@ -144,7 +145,17 @@ def build_grpc_server(
         enable_operator=use.enable_operator,
         show_access=use.show_access,
     )
-    audit = AuditServicer(calls=calls, get_entry=use.get_audit_entry, list_entries=use.list_audit_entries)
+    audit = AuditServicer(
+        calls=calls,
+        get_entry=use.get_audit_entry,
+        list_entries=use.list_audit_entries,
+        proofs=ProofUseCases(
+            get_receipt=use.get_receipt,
+            get_checkpoint=use.get_checkpoint,
+            get_consistency_proof=use.get_consistency_proof,
+            get_log_keys=use.get_log_keys,
+        ),
+    )
     return GrpcServer(
         register=[
             lambda server: signing_service_pb2_grpc.add_SigningServiceServicer_to_server(signing, server),

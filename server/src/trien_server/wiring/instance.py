@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from google.protobuf.internal import api_implementation
 
+from trien_server.audit.tile_folder import TileFolder
 from trien_server.config import (
     BadConfiguration,
     Config,
@@ -111,6 +112,7 @@ class Instance:
             public_url=config.web.public_url,
             replacement_wait=timedelta(hours=config.enrolment.replacement_wait_hours),
             keep_requests=timedelta(days=config.retention.request_days),
+            log_publication=None if config.audit.tile_folder is None else TileFolder(config.audit.tile_folder),
         )
 
     def _others_may_write(self) -> bool:
@@ -189,6 +191,8 @@ class Server:
         self._instance.use.request_purging.start()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
+        if self._instance.use.log_publisher is not None:
+            self._instance.use.log_publisher.start()
         self.grpc.start()
         if self.web is not None:
             self.web.start()
@@ -212,6 +216,7 @@ class Server:
         self._tls_watch.stop()
         settings = self._instance.config.server
         self._instance.use.wait_authorization.stop()
+        self._instance.use.get_receipt.stop()
         self.grpc.stop(drain=settings.drain_seconds, grace=settings.grace_seconds)
         if self.web is not None:
             self.web.stop()
@@ -230,6 +235,8 @@ class Server:
         self._instance.use.request_purging.stop()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.stop()
+        if self._instance.use.log_publisher is not None:
+            self._instance.use.log_publisher.stop()
         self._instance.close()
 
     def _keep_beating(self) -> None:

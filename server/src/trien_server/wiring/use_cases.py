@@ -5,7 +5,7 @@ from datetime import timedelta, tzinfo
 
 from trien_server.core.delivered_text import Language
 from trien_server.core.notice_text import NoticeTexts
-from trien_server.core.ports import Clock, Delivery, Hsm, Randomness, Report, Store
+from trien_server.core.ports import Clock, Delivery, Hsm, LogPublication, Randomness, Report, Store
 from trien_server.core.records import AuthenticatorKind
 from trien_server.core.retention import DEFAULT_DAYS
 from trien_server.services.approve_authorizations import ApproveAuthorizations
@@ -42,6 +42,8 @@ from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey
 from trien_server.services.key_rotation import KeyRotation
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
+from trien_server.services.log_proofs import GetCheckpoint, GetConsistencyProof, GetLogKeys
+from trien_server.services.log_publishing import LogPublisher
 from trien_server.services.notices import Notices
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.operators import (
@@ -67,6 +69,7 @@ from trien_server.services.read_authorizations import (
     WaitAuthorization,
 )
 from trien_server.services.read_proposals import GetProposal, ListProposals
+from trien_server.services.receipts import GetReceipt
 from trien_server.services.request_purge import RequestPurging
 from trien_server.services.seals import Seals
 from trien_server.services.send_one_time_password import SendOneTimePassword
@@ -120,6 +123,7 @@ class UseCases:
         keep_requests: timedelta = KEEP_REQUESTS,
         of_the_host: Callable[[], Sequence[Expiring]] = tuple,
         sinks: Sequence[NamedSink] = (),
+        log_publication: LogPublication | None = None,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -365,3 +369,12 @@ class UseCases:
             for sink in sinks
         ]
         self.list_audit_entries = ListAuditEntries(transactions=transactions)
+        self.get_receipt = GetReceipt(transactions=transactions, clock=clock, report=report, waiters=waiters)
+        self.get_checkpoint = GetCheckpoint(transactions=transactions, report=report)
+        self.get_consistency_proof = GetConsistencyProof(transactions=transactions, report=report)
+        self.get_log_keys = GetLogKeys(transactions=transactions, report=report)
+        self.log_publisher = None
+        if log_publication is not None:
+            self.log_publisher = LogPublisher(
+                publication=log_publication, transactions=background, clock=clock, report=report
+            )
