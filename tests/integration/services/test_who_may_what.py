@@ -144,6 +144,7 @@ def callers() -> Iterator[Callers]:
             reflect=False,
         )
     world.use.wait_authorization.stop()  # a clock that stands still would let it wait for ever
+    world.use.get_receipt.stop()
     callers = Callers(world, edge)
     _populate(callers)
     yield callers
@@ -294,6 +295,10 @@ def requests(callers: Callers) -> dict[str, dict[str, Any]]:
         "AccessService.ShowAccess": {"name": CHAIR},
         "AuditService.GetAuditEntry": {"name": names["entry"]},
         "AuditService.ListAuditEntries": {},
+        "AuditService.GetReceipt": {"audit_entry": names["entry"], "item": 0},
+        "AuditService.GetCheckpoint": {},
+        "AuditService.GetConsistencyProof": {"first_size": 1},
+        "AuditService.GetLogKeys": {},
         "AuthorizationService.CreateAuthorization": {
             "parent": P256,
             "authorization": {"algorithm": "ECDSA_P256_SHA256", "items": [{"digest": digest}]},
