@@ -27,8 +27,8 @@ def run_in_child(
     *,
     timeout: float,
     environment: Mapping[str, str] | None = None,
-) -> None:
-    """Calls `function(**arguments)` in a child process and waits for its end.
+) -> str:
+    """Calls `function(**arguments)` in a child process, waits for its end, and returns what it printed.
 
     The arguments are JSON values. `environment` is added to this process's own.
 
@@ -45,13 +45,19 @@ def run_in_child(
             timeout=timeout,
             check=False,
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
+        printed = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
         # Its text would show nothing of the input; it is cut off all the same.
-        raise ChildFailed(f"{function} did not end within {timeout:g} s") from None
+        raise ChildFailed(f"{function} did not end within {timeout:g} s", printed) from None
     if ended.returncode != 0:
         last = ended.stderr.strip().rsplit("\n", 1)[-1]
-        raise ChildFailed(f"{function} ended with {ended.returncode}: {last}")
+        raise ChildFailed(f"{function} ended with {ended.returncode}: {last}", ended.stdout)
+    return ended.stdout
 
 
 class ChildFailed(Exception):  # noqa: N818
-    """The child crashed, refused, or took too long; the text is its last line."""
+    """The child crashed, refused, or took too long; the text is its last line, `printed` what it wrote before."""
+
+    def __init__(self, text: str, printed: str = "") -> None:
+        super().__init__(text)
+        self.printed = printed

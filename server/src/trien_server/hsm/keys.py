@@ -128,6 +128,11 @@ def generate_key_pair_to_wrap(session: Session, key_type: KeyType, *, trusted: b
     return _generate(session, key_type, template, store=False)
 
 
+def generate_throw_away_key_pair(session: Session, key_type: KeyType) -> tuple[Any, Any]:
+    """Generates a key pair as signers' keys are, but as session objects, and returns both: public and private."""
+    return _generate(session, key_type, _PRIVATE_TEMPLATE, store=False)
+
+
 def _generate(session: Session, key_type: KeyType, template: Mapping[Attribute, Any], **named: Any) -> tuple[Any, Any]:
     arguments: dict[str, Any] = {
         "capabilities": MechanismFlag.SIGN | MechanismFlag.VERIFY,

@@ -75,3 +75,16 @@ def open_store(url: str, *, on_fatal: Callable[[str], None], read_patience: floa
     from trien_server.store.sqlite.store import SqliteStore
 
     return SqliteStore(sqlite_path(url), on_fatal=on_fatal, read_patience=read_patience)
+
+
+def weaknesses(url: str) -> list[str]:
+    """Returns every setting of a PostgreSQL server that promise P1 cannot rest on; a SQLite database is set when opened.
+
+    Raises `StoreUnavailable`, in detail, when it cannot be reached, `ValueError` for a URL of no known database.
+    """
+    if not is_postgresql(url):
+        sqlite_path(url)
+        return []
+    from trien_server.store.postgresql.connections import weaknesses_of
+
+    return weaknesses_of(postgresql_conninfo(url))

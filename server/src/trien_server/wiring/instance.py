@@ -50,6 +50,8 @@ _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
 _OWN_DESCRIPTORS = 512
 """What the process keeps for itself: database, token, log, and gRPC's own."""
+WANTED_DESCRIPTORS = PORTS * MOST_CONNECTIONS + _OWN_DESCRIPTORS
+"""How many descriptors a process would open, if it may."""
 
 
 class Instance:
@@ -298,5 +300,5 @@ def build_web_server(instance: Instance, *, shared_port: bool) -> WebServer | No
 
 def _connections() -> int:
     """Returns how many connections each port may have, so that callers leave descriptors for the server itself."""
-    allowed = allow_descriptors(PORTS * MOST_CONNECTIONS + _OWN_DESCRIPTORS)
+    allowed = allow_descriptors(WANTED_DESCRIPTORS)
     return max(1, min(MOST_CONNECTIONS, (allowed - _OWN_DESCRIPTORS) // PORTS))

@@ -1,7 +1,8 @@
 """Opens PostgreSQL connections whose waits end, with settings that make a commit durable (P1)."""
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -145,44 +146,64 @@ def connect_any(conninfo: str) -> psycopg.Connection[tuple[Any, ...]]:
         raise detailed(refusal) from error
 
 
+def weaknesses_of(conninfo: str) -> list[str]:
+    """Returns everything about a server and its database that promise P1 cannot rest on; none for a good one.
+
+    Raises `StoreUnavailable`, in detail, when there is no connection.
+    """
+    try:
+        connection = _connect(conninfo)
+    except StoreUnavailable as refusal:
+        raise detailed(refusal) from refusal.__cause__
+    with closing(connection):
+        return list(_weaknesses(_read_settings(connection)))
+
+
 def look_at(connection: Connection) -> Look:
     """Checks the settings that P1 rests on, as they are now, and pins those of the session.
 
     Raises `StoreUnavailable` when one is too weak, or the server cannot be written to.
     """
+    row = _read_settings(connection)
+    for weakness in _weaknesses(row):
+        raise StoreUnavailable(weakness)
+    try:
+        # Names mean the tables that were looked at, and no others that come first for this role.
+        path = f"; SET search_path = {row[11]}, pg_temp" if row[11] is not None else ""
+        connection.command(f"{_SESSION}; SET synchronous_commit = {row[6]}{path}")
+    except psycopg.Error as error:
+        raise unavailable(error) from error
+    connection.looked_at = monotonic()
+    return Look(system_identifier=row[8], timeline=int(row[9], 16), synchronous=row[7])
+
+
+def _read_settings(connection: Connection) -> tuple[Any, ...]:
     try:
         row = connection.execute(_LOOK).fetchone()
     except psycopg.Error as error:
         raise unavailable(error) from error
     assert row is not None  # noqa: S101
+    return row
+
+
+def _weaknesses(row: tuple[Any, ...]) -> Iterator[str]:
     version, encoding, in_recovery, read_only, fsync, full_page_writes, synchronous_commit = row[:7]
     if version < _OLDEST:
-        raise StoreUnavailable(f"PostgreSQL {version // 10000} is too old: 15 or later is needed.")
+        yield f"PostgreSQL {version // 10000} is too old: 15 or later is needed."
     if encoding != "UTF8":
-        raise StoreUnavailable(f"The database's encoding is {encoding}, not UTF8.")
+        yield f"The database's encoding is {encoding}, not UTF8."
     if in_recovery:
-        raise StoreUnavailable("The database server is a standby (in recovery): it cannot be written to.")
-    if read_only != "off":
-        raise StoreUnavailable("The database's transactions are read-only (default_transaction_read_only).")
+        yield "The database server is a standby (in recovery): it cannot be written to."
+    # A standby says of its transactions too that they are read-only.
+    elif read_only != "off":
+        yield "The database's transactions are read-only (default_transaction_read_only)."
     for name, value in (("fsync", fsync), ("full_page_writes", full_page_writes)):
         if value != "on":
-            raise StoreUnavailable(
-                f"The database's setting {name} is {value!r}: a crash could lose what was signed for."
-            )
+            yield f"The database's setting {name} is {value!r}: a crash could lose what was signed for."
     if row[10]:
-        raise StoreUnavailable("The database's schema was changed by something else than a migration.")
+        yield "The database's schema was changed by something else than a migration."
     if synchronous_commit not in _DURABLE:
-        raise StoreUnavailable(
-            f"The database's setting synchronous_commit is {synchronous_commit!r}, neither 'on' nor 'remote_apply'."
-        )
-    try:
-        # Names mean the tables that were looked at, and no others that come first for this role.
-        path = f"; SET search_path = {row[11]}, pg_temp" if row[11] is not None else ""
-        connection.command(f"{_SESSION}; SET synchronous_commit = {synchronous_commit}{path}")
-    except psycopg.Error as error:
-        raise unavailable(error) from error
-    connection.looked_at = monotonic()
-    return Look(system_identifier=row[8], timeline=int(row[9], 16), synchronous=row[7])
+        yield f"The database's setting synchronous_commit is {synchronous_commit!r}, neither 'on' nor 'remote_apply'."
 
 
 def unavailable(error: psycopg.Error, message: str = "The database cannot be used now") -> StoreUnavailable:
