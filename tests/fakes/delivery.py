@@ -39,3 +39,8 @@ class RecordedDelivery:
             raise DeliveryFailed
         with self._lock:
             self.taken.append(Delivered(address=address, text=text, message=message, timeout=timeout))
+
+    def reach(self, *, timeout: float) -> None:  # noqa: ARG002 - the port's
+        """Raises `DeliveryFailed` while `fails`."""
+        if self.fails:
+            raise DeliveryFailed

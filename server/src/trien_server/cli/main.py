@@ -82,10 +82,14 @@ def trien_server(
     """Remote signing server: keys stay in an HSM, every signature is authorized by a one-time password."""
 
 
+def _chosen(path: Path | None) -> Path | None:
+    return path or next((place for place in _PLACES if place.exists()), None)
+
+
 def _load(path: Path | None, overrides: list[str] | None) -> "LoadedConfig":
     from trien_server import config as configuration
 
-    chosen = path or next((place for place in _PLACES if place.exists()), None)
+    chosen = _chosen(path)
     try:
         return configuration.load(chosen, environment=os.environ, overrides=overrides or [])
     except configuration.BadConfiguration as fault:
@@ -346,6 +350,38 @@ def fsck(
 
         if check(loaded.config, as_json=output == "json"):
             raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    output: Annotated[str, typer.Option("--output", metavar="text|json", help="What to print.")] = "text",
+    network: Annotated[
+        bool, typer.Option("--network", help="Also try mail server and SMS gateway; nothing is sent.")
+    ] = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Look at the installation, and say what to do.
+
+    Configuration, files, certificates, disks, clock, database and token, each by itself. Works when the server is down,
+    and beside a running one, to which it does no harm. Only database and token are contacted. The PIN is tried once: a
+    wrong one counts. Exit code 1 when there is an error, 0 else.
+
+    \b
+    Examples:
+      trien-server doctor --config /var/lib/trien/trien.toml
+      trien-server doctor --output json | jq '.findings[] | select(.severity == "error")'
+    """
+    if output not in {"text", "json"}:
+        typer.echo("--output is text or json.", err=True)
+        raise typer.Exit(2)
+    chosen = _chosen(config)
+    if chosen is None and not overrides:
+        _load(config, overrides)
+    from trien_server.cli.doctor.command import doctor as look
+
+    if look(chosen, overrides or [], as_json=output == "json", network=network):
+        raise typer.Exit(1)
 
 
 @backup_app.callback()

@@ -40,7 +40,7 @@ def try_wrapping(hsm: Pkcs11Hsm) -> WrappedKeys:
 
     Nothing stays on the token. Raises `HsmUnavailable`.
     """
-    refused = {}
+    refused: dict[str, str] = {}
     for key_type in _TRIED:
         try:
             hsm.generate_wrapped_key_pair(key_type)

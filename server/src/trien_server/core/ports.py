@@ -199,6 +199,12 @@ class Delivery(Protocol):
         known whether it took it: the text may then still arrive.
         """
 
+    def reach(self, *, timeout: float) -> None:
+        """Connects to the carrier, as far as that goes without a text: TLS, and a log-in where there is one.
+
+        Raises `DeliveryFailed` within `timeout` seconds when that fails, and reports why.
+        """
+
 
 class ListPublication(Protocol):
     """Where the revocation lists of the installation's own CAs are fetched from. May be called from any thread."""

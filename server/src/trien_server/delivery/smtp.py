@@ -3,6 +3,7 @@
 import smtplib
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -57,7 +58,15 @@ class SmtpDelivery:
     def deliver(self, *, address: str, text: DeliveredText, message: str, timeout: float) -> None:
         """Sends a mail. Raises `DeliveryFailed`, and reports why."""
         mail = self._mail(address, text, message)
-        self._lines.deliver(lambda line: self._hand_over(line, address, mail), message=message, timeout=timeout)
+
+        def send(session: "_Session") -> None:
+            session.send_message(mail, from_addr=self._from.addr_spec, to_addrs=[address])
+
+        self._lines.deliver(lambda line: self._converse(line, send), message=message, timeout=timeout)
+
+    def reach(self, *, timeout: float) -> None:
+        """Greets the server, with TLS and log-in, and takes leave. Raises `DeliveryFailed`, and reports why."""
+        self._lines.deliver(lambda line: self._converse(line, lambda _: None), message="", timeout=timeout)
 
     def _mail(self, address: str, text: DeliveredText, message: str) -> EmailMessage:
         mail = EmailMessage(policy=SMTP)
@@ -71,11 +80,12 @@ class SmtpDelivery:
         mail.set_content(f"{text.body.reveal().decode()}\n", charset="utf-8", cte="quoted-printable")
         return mail
 
-    def _hand_over(self, line: Line, address: str, mail: EmailMessage) -> None:
+    def _converse(self, line: Line, send: Callable[["_Session"], None]) -> None:
         try:
             session = _Session(line, self._host, self._port, tls=self._tls, context=self._context)
             try:
-                self._converse(session, address, mail)
+                self._greet(session)
+                send(session)
                 line.take()
                 session.say_good_bye()
             finally:
@@ -83,7 +93,7 @@ class SmtpDelivery:
         except smtplib.SMTPException as fault:
             raise NotTaken(_reason(fault)) from None
 
-    def _converse(self, session: "_Session", address: str, mail: EmailMessage) -> None:
+    def _greet(self, session: "_Session") -> None:
         session.ehlo_or_helo_if_needed()
         if self._tls is SmtpTls.STARTTLS:
             if not session.has_extn("starttls"):
@@ -95,7 +105,6 @@ class SmtpDelivery:
             if not session.has_extn("auth"):
                 raise NotTaken("it offers no log-in")
             session.login(user, password.reveal().decode("ascii"))
-        session.send_message(mail, from_addr=self._from.addr_spec, to_addrs=[address])
 
 
 class _Session(smtplib.SMTP):

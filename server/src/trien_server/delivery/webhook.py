@@ -93,6 +93,15 @@ class WebhookDelivery:
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         self._lines.deliver(lambda line: self._post(line, message, body), message=message, timeout=timeout)
 
+    def reach(self, *, timeout: float) -> None:
+        """Connects, with TLS; nothing is posted. Raises `DeliveryFailed`, and reports why."""
+
+        def work(line: Line) -> None:
+            with closing(self._open_patiently(line)):
+                line.take()
+
+        self._lines.deliver(work, message="", timeout=timeout)
+
     def _post(self, line: Line, message: str, body: bytes) -> None:
         connection = (
             http.client.HTTPSConnection(self._host, self._port, context=self._context)

@@ -26,7 +26,7 @@ KEY_TYPES: Final = (KeyType.RSA_2048, KeyType.EC_P256, KeyType.EC_P384, KeyType.
 """One size of RSA stands for all: making a large key only to try would take seconds."""
 
 SEALS: Final = "HMAC-SHA256"
-ONE_TIME_PASSWORDS: Final = "AES-GCM"  # noqa: S105 - the name of a mechanism
+ONE_TIME_PASSWORDS: Final = "AES-GCM"
 PROBE: Final = SignatureAlgorithm.ECDSA_P256_SHA256.value
 
 

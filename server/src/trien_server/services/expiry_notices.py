@@ -83,7 +83,7 @@ class ExpiryNotices:
         """Writes every notice whose time has come and returns how many these were. Raises `Busy`."""
         told = 0
         with self._leases.hold(LEASE, wait=0.0, stopped=self._stopped):
-            for one in self._all():
+            for one in self.certificates():
                 notice = one.notice_due(self._clock.now())
                 if notice is not None and self._write(one, notice):
                     told += 1
@@ -91,7 +91,8 @@ class ExpiryNotices:
                     break
         return told
 
-    def _all(self) -> Iterator[Expiring]:
+    def certificates(self) -> Iterator[Expiring]:
+        """Yields the one that expires first of each file, CA and credential. Raises `RecordNotTrusted`."""
         try:
             yield from self._of_the_host()
         except (OSError, ValueError) as fault:

@@ -252,7 +252,7 @@ def check_remaining(view: TrustedView, operator: Operator, *, lost: set[str]) ->
     """
     if operator.state is not State.ENABLED:
         return ()
-    others = [other for other in _all(view) if other.name != operator.name and other.state is State.ENABLED]
+    others = [other for other in all_operators(view) if other.name != operator.name and other.state is State.ENABLED]
     remarks = []
     for role in sorted(lost):
         holders = [other.name for other in others if role in other.roles]
@@ -263,7 +263,8 @@ def check_remaining(view: TrustedView, operator: Operator, *, lost: set[str]) ->
     return remarks
 
 
-def _all(view: TrustedView) -> list[Operator]:
+def all_operators(view: TrustedView) -> list[Operator]:
+    """Returns every operator, also disabled ones, by name."""
     found: list[Operator] = []
     while True:
         page = view.find(Operator, limit=_READ_AT_ONCE, after=found[-1].name if found else "")

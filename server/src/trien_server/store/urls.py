@@ -78,7 +78,7 @@ def open_store(url: str, *, on_fatal: Callable[[str], None], read_patience: floa
 
 
 def weaknesses(url: str) -> list[str]:
-    """Returns every setting of a PostgreSQL server that promise P1 cannot rest on; a SQLite database is set when opened.
+    """Returns every setting of a PostgreSQL server that promise P1 cannot rest on; SQLite is set when it is opened.
 
     Raises `StoreUnavailable`, in detail, when it cannot be reached, `ValueError` for a URL of no known database.
     """

@@ -7,10 +7,11 @@ from trien_server.wiring.adapters import (
     own_ca_settings,
 )
 from trien_server.wiring.edges import build_grpc_server
-from trien_server.wiring.instance import Instance, Server
+from trien_server.wiring.instance import WANTED_DESCRIPTORS, Instance, Server
 from trien_server.wiring.use_cases import UseCases
 
 __all__ = [
+    "WANTED_DESCRIPTORS",
     "Instance",
     "Server",
     "UseCases",

@@ -57,8 +57,8 @@ WANTED_DESCRIPTORS = PORTS * MOST_CONNECTIONS + _OWN_DESCRIPTORS
 class Instance:
     """Token, database and use cases of one configuration, without a server."""
 
-    def __init__(self, config: Config, *, log: Log, report: Report | None = None) -> None:
-        """Opens both; `report` hears of what needs attention instead of the log.
+    def __init__(self, config: Config, *, log: Log, report: Report | None = None, self_test: bool = True) -> None:
+        """Opens both; `report` hears of what needs attention instead of the log. `self_test` is that of `Pkcs11Hsm`.
 
         Raises `BadConfiguration`, `OSError`, `PinRejected`, `NotProvisioned`, `HsmUnavailable`, `SchemaMismatch`,
         `StoreUnavailable`.
@@ -85,6 +85,7 @@ class Instance:
                 exported=exported_keys(config.token.exported_keys_file),
                 reopen_interval=_REOPEN_SECONDS if self._others_may_write() else None,
                 report=self.report,
+                self_test=self_test,
             )
         except BaseException:
             self.store.close()

@@ -75,8 +75,8 @@ def _chain_findings(chain: Sequence[x509.Certificate]) -> Iterator[Finding]:
     for position, (own, above) in enumerate(itertools.pairwise(encoded)):
         if serial_issued_by(own, above) is None:
             yield error(
-                f"{_SERVER}: certificate {position + 2} of the file, {_subject(chain[position + 1])}, did not issue the "
-                "one before it.",
+                f"{_SERVER}: certificate {position + 2} of the file, {_subject(chain[position + 1])}, did not issue "
+                "the one before it.",
                 "Put the server's certificate first, then the one that issued it, and so on; leave all others out.",
             )
 
@@ -91,10 +91,10 @@ def _name_findings(certificate: x509.Certificate, config: Config) -> Iterator[Fi
         return
     listens = [config.server.token_address, config.server.certificate_address]
     beyond = any(not _is_local(address.rpartition(":")[0].strip("[]")) for address in listens)
-    if beyond and all(_is_local(name) for name in (*names, *map(str, addresses))):
+    named = [*names, *map(str, addresses)]
+    if beyond and all(_is_local(name) for name in named):
         yield warning(
-            f"{_SERVER}: the certificate names only this machine ({', '.join((*names, *map(str, addresses)))}), and the "
-            "server listens for others.",
+            f"{_SERVER}: the server listens for others, but its certificate names this machine: {', '.join(named)}.",
             "Have one issued with the name that clients connect to.",
         )
     page = config.web.public_url

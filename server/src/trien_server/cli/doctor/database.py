@@ -45,8 +45,8 @@ def database(subject: Subject) -> Iterator[Finding]:
         except (StoreUnavailable, SchemaMismatch) as fault:
             yield error(
                 _text(fault),
-                "When the schema was changed, find out who did it, and undo it or restore a backup. `trien-server fsck` "
-                "looks at every row.",
+                "When the schema was changed, find out who did it, and undo it or restore a backup. `trien-server "
+                "fsck` looks at every row.",
             )
 
 
@@ -99,8 +99,8 @@ def clock(subject: Subject) -> Iterator[Finding]:
         guard.check()
     except ClockNotTrusted:
         yield error(
-            f"The clock is not to be trusted: here it is {told['now']}, in the database {told['store']}, and the newest "
-            f"audit entry is of {told['log']}.",
+            f"The clock is not to be trusted: here it is {told['now']}, in the database {told['store']}, and the "
+            f"newest audit entry is of {told['log']}.",
             "Set the clock that is wrong, and keep all in step (NTP). When an entry is from the future, the clock was "
             "wrong then: the server signs again when that time has come.",
         )

@@ -7,7 +7,9 @@ from trien_server.cli.checks import explain
 from trien_server.cli.doctor.findings import Check, Finding, NotLookedAt, Severity, error
 from trien_server.cli.doctor.subject import Subject
 
-_OPEN = "This is a defect of the doctor, or a fault that it does not know: the rest was looked at. Tell it to the makers."
+_OPEN = (
+    "This is a defect of the doctor, or a fault that it does not know: the rest was looked at. Tell it to the makers."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,5 +67,7 @@ def _look(check: Check, subject: Subject) -> list[Finding]:
     except Exception as fault:  # noqa: BLE001 - one check must not end the others
         known = explain(fault)
         text = known if known is not None else f"The check did not come to its end: {type(fault).__name__}: {fault}"
-        found.append(error(text, _OPEN if known is None else "Mend it, and run the doctor again: it looked no further."))
+        found.append(
+            error(text, _OPEN if known is None else "Mend it, and run the doctor again: it looked no further.")
+        )
     return found

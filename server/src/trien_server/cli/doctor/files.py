@@ -86,7 +86,7 @@ def left_behind(subject: Subject) -> Iterator[Finding]:
         names = ", ".join(path.stem for path in keys)
         yield warning(
             f"Keys of operators are on this machine, in {folder / 'operators'}: {names}.",
-            "Give each person the files of that name, and remove them here: who has both keys is two operators at once.",
+            "Give each person the files of that name, and remove them here: who has two keys is two operators.",
         )
 
 

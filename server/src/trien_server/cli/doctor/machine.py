@@ -52,8 +52,12 @@ def _written(subject: Subject) -> Iterator[tuple[str, Path]]:
         yield "database", database.parent
     if subject.token_folder is not None:
         yield "token", subject.token_folder
-    if subject.config.ca.crl_folder is not None:
-        yield "ca.crl_folder", subject.config.ca.crl_folder
+    for key, folder in (
+        ("audit.tile_folder", subject.config.audit.tile_folder),
+        ("ca.crl_folder", subject.config.ca.crl_folder),
+    ):
+        if folder is not None:
+            yield key, folder
     yield "the system's log", Path("/var/log")
 
 
@@ -62,8 +66,8 @@ def descriptors(subject: Subject) -> Iterator[Finding]:  # noqa: ARG001 - every 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < WANTED_DESCRIPTORS:
         yield warning(
-            f"A process that is started as this one was may open {hard:,} files, fewer than {WANTED_DESCRIPTORS:,}: the "
-            "server takes on fewer connections.",
+            f"A process that is started as this one was may open {hard:,} files, fewer than {WANTED_DESCRIPTORS:,}: "
+            "the server takes on fewer connections.",
             "Raise the hard limit: LimitNOFILE= in the service's unit, or /etc/security/limits.conf. A service manager "
             "may give the server another limit than this shell has: see /proc/PID/limits.",
         )
@@ -77,7 +81,7 @@ def clock_synchronization(subject: Subject) -> Iterator[Finding]:  # noqa: ARG00
     if not synchronized:
         yield warning(
             "Nothing keeps this machine's clock in step, as far as its kernel knows (STA_UNSYNC).",
-            "Run systemd-timesyncd, ntpd, or chrony with `rtcsync`. Where the host of this virtual machine or container "
-            "keeps the clock, look there: from here it is not seen. A clock that is wrong by 90 s refuses every "
-            "one-time password.",
+            "Run systemd-timesyncd, ntpd, or chrony with `rtcsync`. Where the host of this virtual machine or "
+            "container keeps the clock, look there: from here it is not seen. A clock that is wrong by 90 s "
+            "refuses every one-time password.",
         )

@@ -90,9 +90,10 @@ class Subject:
 
     @property
     def instance(self) -> Instance:
-        """Database and token with the use cases over them. Raises what `Instance` raises."""
+        """Database and token with their use cases, without the trial of threads. Raises what `Instance` raises."""
         if self._instance is None:
-            self._instance = Instance(self.config, log=Log(form=self.config.log.format), report=self.report)
+            log = Log(form=self.config.log.format)
+            self._instance = Instance(self.config, log=log, report=self.report, self_test=False)
         return self._instance
 
     def report(self, event: str, fields: Mapping[str, str]) -> None:

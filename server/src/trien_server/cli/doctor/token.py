@@ -57,7 +57,7 @@ def token(subject: Subject) -> Iterator[Finding]:
 
 
 def pin(subject: Subject) -> Iterator[Finding]:
-    """Yields why the PIN is of no use. It is tried once in the whole run; a wrong one counts towards the token's lock."""
+    """Yields why the PIN is of no use. A run tries it once; a wrong one counts towards the token's lock."""
     examined, path = subject.token, subject.config.token.pin_file
     if examined.pin_refused:
         yield error(
