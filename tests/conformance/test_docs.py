@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from trien_server import config
+from trien_server.cli.doctor.checks import CHECKS, CONFIGURATION, CONFIGURATION_SEES
 from trien_server.core.delivered_text import Language, delivered_text
 from trien_server.core.records import AuthenticatorKind
 from trien_server.core.secret import Secret
@@ -24,6 +25,19 @@ def test_the_operators_page_lists_every_setting_with_its_default() -> None:
     assert [row for row in rows if row not in page] == []
     shown = [line for line in page.splitlines() if line.startswith("| `") and line[3:].split(".")[0] in config.SECTIONS]
     assert len(shown) == len(rows)
+
+
+def test_the_operators_page_lists_every_check_of_the_doctor() -> None:
+    page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
+    section = page[page.index("## Ask the doctor") :].split("\n## ", 1)[0]
+    rows = [f"| `{CONFIGURATION}` | {CONFIGURATION_SEES} |  |"]
+    rows += [f"| `{one.name}` | {one.sees} | {', '.join(f'`{need}`' for need in one.needs)} |" for one in CHECKS]
+    assert len(rows) > 20
+    assert [line for line in section.splitlines() if line.startswith("| `")] == rows
+    before: set[str] = set()
+    for one in CHECKS:
+        assert before.issuperset(one.needs), "a check comes behind what it needs"
+        before.add(one.name)
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:

@@ -39,8 +39,8 @@ def test_what_rests_on_an_error_is_left_out_and_says_so_and_the_rest_is_looked_a
     )
     assert seen.looked_at == ["a", "d", "e"]
     assert seen.left_out == {
-        "b": "it rests on a, which found an error",
-        "c": "it rests on b, which was not looked at",
+        "b": "a found an error",
+        "c": "a found an error",
     }
     assert [name for name, _ in seen.findings] == ["a", "d", "e"]
 
@@ -89,7 +89,7 @@ def test_errors_come_first_and_what_commands_a_terminal_is_not_printed(capsys: p
     assert max(map(len, lines)) <= 80
     assert [line.split(":")[0] for line in lines if line[:1] not in " "][:3] == ["error", "warning", "note"]
     assert lines[-1] == "Found: 1 error, 1 warning, 1 note."
-    assert "Not looked at: other, because there is none." in lines
+    assert "Not looked at, because there is none: other." in lines
     print_text(Examination(findings=[], looked_at=["a"]))
     assert capsys.readouterr().out == "Looked at: a.\nNothing was found.\n"
 

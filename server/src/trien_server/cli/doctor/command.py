@@ -30,7 +30,7 @@ def _examine(path: Path | None, overrides: Sequence[str], *, network: bool) -> E
         return Examination(
             findings=[(CONFIGURATION, error(line, advice)) for line in str(fault).splitlines()],
             looked_at=[CONFIGURATION],
-            left_out={check.name: f"it rests on {CONFIGURATION}, which found an error" for check in CHECKS},
+            left_out={check.name: f"{CONFIGURATION} found an error" for check in CHECKS},
         )
     subject, progress = Subject(loaded.config, path=path), Progress()
     try:

@@ -37,12 +37,11 @@ def examine(
     failed: set[str] = set()
     for check in checks:
         if check.network and not network:
-            left_out[check.name] = "it contacts others: ask for it with --network"
+            left_out[check.name] = "they contact others and --network was not given"
             continue
         missing = next((need for need in check.needs if need in failed or need in left_out), None)
         if missing is not None:
-            because = "found an error" if missing in failed else "was not looked at"
-            left_out[check.name] = f"it rests on {missing}, which {because}"
+            left_out[check.name] = left_out.get(missing) or f"{missing} found an error"
             continue
         progress(check.name)
         try:

@@ -55,8 +55,9 @@ def print_text(examination: Examination) -> None:
         typer.echo()
     if examination.looked_at:
         _tell(f"Looked at: {', '.join(examination.looked_at)}.")
-    for check, because in examination.left_out.items():
-        _tell(f"Not looked at: {check}, because {because}.")
+    for reason in dict.fromkeys(examination.left_out.values()):
+        names = [check for check, because in examination.left_out.items() if because == reason]
+        _tell(f"Not looked at, because {reason}: {', '.join(names)}.")
     counts = [(examination.count(severity), severity.value) for severity in _ORDER]
     told = ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for count, name in counts if count)
     typer.echo(f"Found: {told}." if told else "Nothing was found.")
