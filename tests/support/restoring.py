@@ -127,6 +127,7 @@ class Restoring:
             transactions=use.transactions,
             changes=use.changes,
             clock=self.world.clock,
+            randomness=SystemRandomness(),
         )
         return Restore(
             store=self.store,

@@ -9,7 +9,7 @@ from trien_server.core.encoding import microseconds
 from trien_server.core.errors import RecordNotTrusted
 from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.one_time_password import TOTP_PERIOD, TOTP_WINDOW
-from trien_server.core.ports import Clock, Hsm, KeyMismatch, Store
+from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness, Store
 from trien_server.core.records import (
     Authenticator,
     AuthenticatorKind,
@@ -26,6 +26,7 @@ from trien_server.core.records import (
     IssuedCertificateState,
     Key,
     KeyState,
+    LogHead,
     Proposal,
     ProposalState,
     ProtectionLevel,
@@ -50,7 +51,7 @@ WHAT_HAPPENS: Mapping[str, str] = {
     "signers": "as it was; frozen or disabled when the lost entries say so",
     "authenticators": "as it was; disabled when the lost entries say so",
     "enrolments": "open ones are cancelled",
-    "installation_keys": "as it was; a new sealing key behind those that the token has and the backup does not know",
+    "installation_keys": "as it was; a new log key, and a sealing key behind those that only the token knows, follow",
     "keys": "as it was; disabled or destroyed when the lost entries say so; a scheduled destruction is cancelled",
     "credentials": "as it was; suspended or revoked when the lost entries say so",
     "activators": "as it was; disabled when the lost entries say so",
@@ -82,6 +83,7 @@ WHAT_HAPPENS: Mapping[str, str] = {
 }
 """What a restore does with the rows of each table."""
 
+LOG_HEAD = "log"
 CRL_NUMBERS_SKIPPED = 10_000
 _PAGE = 200
 _SECONDS = 30.0
@@ -111,8 +113,18 @@ class _Step:
 class RestoredState:
     """Brings about what has to hold before a server starts on a restored database. Each step may be the last."""
 
-    def __init__(self, *, hsm: Hsm, store: Store, transactions: Transactions, changes: Changes, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        hsm: Hsm,
+        store: Store,
+        transactions: Transactions,
+        changes: Changes,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
         self.hsm = hsm
+        self._randomness = randomness
         self._store = store
         self._transactions = transactions
         self._changes = changes
@@ -124,7 +136,8 @@ class RestoredState:
         Raises `HsmUnavailable`, `StoreUnavailable`.
         """
         self._replace_lost_sealing_keys(done)
-        # First, while a record's version tells whether it is from before a lost entry.
+        self._continue_log(done)
+        # Before all else, while a record's version tells whether it is from before a lost entry.
         for restriction in restrictions(loss.lost):
             self._apply(restriction, done)
         self._use_up(done, progress)
@@ -208,6 +221,49 @@ class RestoredState:
         self._changes.make(HOST, prepare, deadline=Deadline(self._clock, _SECONDS))
         self._transactions.follow()
         done.counts["sealing keys of the token that no record named, retired unused"] = free - active.generation - 1
+
+    def _continue_log(self, done: Account) -> None:
+        """Asks for the key that signs the log under its new name; the first server that starts makes it.
+
+        The one before signs it in. Where the token does not hold that one, the new key stands for itself: then people
+        have to hand it to whoever checks the log.
+        """
+        log = InstallationKeyPurpose.LOG
+        orphaned = False
+
+        def prepare(view: TrustedView) -> Change:
+            nonlocal orphaned
+            at = self._clock.now()
+            head, keys = view.get(LogHead, LOG_HEAD), read_generations(view, log)
+            slow: list[Record] = []
+            origin = "" if head is None else head.origin
+            if not keys or keys[-1].origin == origin:
+                return Change(kind="installation_key_requested", slow=slow)
+            active = [key for key in keys if key.state is InstallationKeyState.ACTIVE]
+            lacking = [key for key in active if self.hsm.public_key(key.object_id or b"") != key.public_key]
+            orphaned = bool(lacking)
+            slow += [next_version(key, state=InstallationKeyState.RETIRED, state_time=at) for key in lacking]
+            if keys[-1].state is InstallationKeyState.PENDING_GENERATION:
+                slow.append(next_version(keys[-1], origin=origin))
+            else:
+                slow.append(
+                    InstallationKey(
+                        name=installation_key_name(log, len(keys) + 1),
+                        purpose=log,
+                        generation=len(keys) + 1,
+                        state=InstallationKeyState.PENDING_GENERATION,
+                        state_time=at,
+                        create_time=at,
+                        key_type=keys[-1].key_type,
+                        object_id=self._randomness.bytes(16),
+                        origin=origin,
+                    )
+                )
+            return Change(kind="installation_key_requested", slow=slow)
+
+        self._changes.make(HOST, prepare, deadline=Deadline(self._clock, _SECONDS))
+        if orphaned:
+            done.counts["log keys that the token lacks: the log's new key is signed in by nobody"] = 1
 
     def _on_token(self, generation: int) -> bool:
         try:

@@ -18,6 +18,7 @@ def build_restore(instance: Instance) -> Restore:
             transactions=instance.use.transactions,
             changes=instance.use.changes,
             clock=instance.clock,
+            randomness=instance.randomness,
         ),
         clock=instance.clock,
         randomness=instance.randomness,
