@@ -103,4 +103,4 @@ def _key_lines(manifest: Manifest) -> Iterator[str]:
             yield f"  {by}:"
         for key in keys:
             found = f"label {key.label!r}" if key.label is not None else f"id {(key.object_id or b'').hex()}"
-            yield f"    {key.purpose.lower().replace('_', ' ')}: {key.name}, {key.state}, {found}"
+            yield f"    {key.kind}: {key.name}, {key.state}, {found}"

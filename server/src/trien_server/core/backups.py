@@ -38,6 +38,11 @@ class NeededKey:
     object_id: bytes | None = None
     public_key: bytes | None = None
 
+    @property
+    def kind(self) -> str:
+        """What people call it: `one-time password`, `sealing`, `CA`."""
+        return {"ONE_TIME_PASSWORD": "one-time password", "CA": "CA"}.get(self.purpose, self.purpose.lower())
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogState:

@@ -34,7 +34,7 @@ def examine_token(hsm: Hsm, seals: Seals, manifest: Manifest, excerpt: Excerpt) 
     needed = [key for key in manifest.keys if key.bringing is Bringing.CUSTODIANS]
     lacking = [key for key in needed if not _has(hsm, excerpt, key)]
     if lacking:
-        lines = [f"  {key.purpose.lower().replace('_', ' ')} key {key.label!r} ({key.name})" for key in lacking]
+        lines = [f"  {key.kind} key {key.label!r} ({key.name})" for key in lacking]
         raise NotRestorable(
             "\n".join(
                 [
@@ -62,7 +62,7 @@ def missing_lines(findings: TokenFindings) -> list[str]:
         return []
     return [
         "The token lacks these keys; what is signed by them waits until it has them:",
-        *(f"  {key.purpose.lower()} key {key.name}, id {(key.object_id or b'').hex()}" for key in findings.missing),
+        *(f"  {key.kind} key {key.name}, id {(key.object_id or b'').hex()}" for key in findings.missing),
         f"How they come: {_HOW[Bringing.CLONE]}; or give the credentials new keys.",
     ]
 
