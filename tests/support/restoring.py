@@ -44,12 +44,15 @@ def seal_log(world: World) -> str:
         unsealed = sorted(transaction.unsealed(limit=100_000), key=lambda row: (row.record.time, row.record.name))
         transaction.assign_positions(before.size, [row.record.name for row in unsealed])
         after = before.extend(leaf_hash(row.record.leaf) for row in unsealed)
+        origin = KEY.origin if head is None else head.record.origin
+        given: dict[str, Any] = {"origin": origin, "size": after.size, "root": after.root(), "time": at}
         version = 1 if head is None else head.record.version + 1
         put = transaction.insert if head is None else transaction.replace
-        given: dict[str, Any] = {"origin": KEY.origin, "size": after.size, "root": after.root(), "time": at}
-        grown = LogHead(name="log", version=version, frontier=after.hashes, **given)
-        put(seals.seal_hot(grown, at=at))
-        note = KEY.checkpoint(after.size, after.root())
+        put(seals.seal_hot(LogHead(name="log", version=version, frontier=after.hashes, **given), at=at))
+        note = LogKeyPair(origin, KEY.private).checkpoint(after.size, after.root())
+        signed = transaction.get(LogCheckpoint, "checkpoint")
+        version = 1 if signed is None else signed.record.version + 1
+        put = transaction.insert if signed is None else transaction.replace
         put(seals.seal_hot(LogCheckpoint(name="checkpoint", version=version, note=note, **given), at=at))
         return note
 

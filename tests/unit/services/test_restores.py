@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.hsm import MemoryHsm
-from tests.support.restoring import KEY, Restoring, approval, backup, exported, exported_line, known, seal_log
+from tests.support.restoring import Restoring, approval, backup, exported, exported_line, known, seal_log
 from tests.support.world import CHAIR, OFFICE, OPERATOR, P256, SECOND, World, digests, populated
 
 from trien_server.core.algorithms import KeyType
@@ -106,7 +106,7 @@ def test_the_log_goes_on_under_a_name_that_no_log_had_and_says_what_it_goes_on_f
     world = a_world()
     note = seal_log(world)
     content = backup(world)
-    origins = {KEY.origin}
+    origins = {known(note).origin}
     for _ in range(2):
         restoring = Restoring(content, world, known=[known(note)])
         done = restoring.run()
@@ -116,7 +116,7 @@ def test_the_log_goes_on_under_a_name_that_no_log_had_and_says_what_it_goes_on_f
         origins.add(head.origin)
         entry = restored_row(restoring, AuditEntry, done.continued)
         assert entry.kind == "log_continued"
-        for said in (KEY.origin, head.origin, note.splitlines()[2]):
+        for said in (known(note).origin, head.origin, note.splitlines()[2]):
             assert said in entry.details
     assert len(origins) == 3  # two restores of one backup are no second history of each other either
     again = Restoring(backup(restoring.restored), restoring.restored)
@@ -223,7 +223,7 @@ def test_a_failure_at_any_step_leaves_what_no_server_starts_on_and_the_same_rest
         again = restoring.run()
         assert again.continued
         assert findings(restoring.restored) == []
-        assert restoring.store.rows(LogHead)[0].record.origin != KEY.origin
+        assert restoring.store.rows(LogHead)[0].record.origin != known(note).origin
         for kind in (Signer, Client, Proposal, Authorization, AuthenticatorState):
             found = [replace(row.record, version=1) for row in restoring.store.rows(kind)]
             assert found == [replace(row.record, version=1) for row in whole.store.rows(kind)]
