@@ -1,6 +1,5 @@
 """Backups and restores over fakes: a world's content as a backup, and a world that it is put back into."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +11,10 @@ from tests.support.world import World, operators
 
 from trien_client.cli.statements import restore_approval
 from trien_server.core.audit import leaf_hash
+from trien_server.core.audit_lines import json_line
 from trien_server.core.merkle import Frontier
 from trien_server.core.ports import Transaction
-from trien_server.core.records import AuditEntry, LogCheckpoint, LogHead
+from trien_server.core.records import LogCheckpoint, LogHead
 from trien_server.core.restores import (
     KnownCheckpoint,
     LostEntry,
@@ -66,25 +66,7 @@ def known(note: str) -> KnownCheckpoint:
 def exported(world: World, first: int) -> list[LostEntry]:
     """Returns the log's entries from a position on, as they come out of an export."""
     rows = world.store.read(lambda snapshot: snapshot.log(first, limit=100_000))
-    return [parse_lost_entry(exported_line(position, row.record)) for position, row in rows]
-
-
-def exported_line(position: int, entry: AuditEntry) -> bytes:
-    return json.dumps(
-        {
-            "name": entry.name,
-            "position": position,
-            "time": entry.time.isoformat(),
-            "kind": entry.kind,
-            "subject": entry.subject,
-            "subject_version": entry.subject_version,
-            "details": entry.details,
-            "leaf": entry.leaf.hex(),
-            "head_salt": entry.head_salt.hex(),
-            "salt": entry.salt.hex(),
-            "items_root": entry.items_root.hex(),
-        }
-    ).encode()
+    return [parse_lost_entry(json_line(position, row.record)) for position, row in rows]
 
 
 def backup(world: World) -> bytes:

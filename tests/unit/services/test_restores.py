@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from tests.fakes.hsm import MemoryHsm
-from tests.support.restoring import Restoring, approval, backup, exported, exported_line, known, seal_log
+from tests.support.restoring import Restoring, approval, backup, exported, known, seal_log
 from tests.support.world import CHAIR, OFFICE, OPERATOR, P256, SECOND, World, digests, populated
 
 from trien_server.core.algorithms import KeyType
+from trien_server.core.audit_lines import json_line
 from trien_server.core.backups import NotABackup
 from trien_server.core.errors import (
     AuthorizationExpired,
@@ -401,7 +402,7 @@ class TestLostEntries:
             Restoring(
                 content, world, known=[note], lost=[replace(lost[0], entry=lost[1].entry)], leaves=leaves.get
             ).run()
-        line = exported_line(lost[0].position, lost[0].entry)
+        line = json_line(lost[0].position, lost[0].entry)
         assert parse_lost_entry(line) == lost[0]
         changed = line.replace(lost[0].entry.kind.encode(), b"client_enabled")
         assert changed != line

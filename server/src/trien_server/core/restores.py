@@ -111,7 +111,7 @@ def parse_lost_entry(line: bytes) -> LostEntry:
             leaf=_bytes(content["leaf"]),
             head_salt=_bytes(content["head_salt"]),
             salt=_bytes(content.get("salt") or ""),
-            details=_text(content.get("details") or ""),
+            details=content.get("details") or "",
             items_root=_bytes(content.get("items_root") or ""),
         )
         position = int(content["position"])
@@ -135,17 +135,8 @@ def parse_known_checkpoint(note: str, *, found: str) -> KnownCheckpoint:
     return KnownCheckpoint(found=found, origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root)
 
 
-def _text(details: object) -> str:
-    if isinstance(details, str):
-        return details
-    return json.dumps(details, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
 def _bytes(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return base64.b64decode(text, validate=True)
+    return base64.b64decode(text, validate=True)
 
 
 @dataclass(frozen=True, kw_only=True)
