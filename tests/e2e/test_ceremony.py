@@ -271,7 +271,7 @@ def _calls(ceremony: Ceremony, trace: Path, names: str) -> int:
     done = ceremony.hold(around=("strace", "-f", "-o", str(trace), "-e", f"trace={names}"))
     assert done.returncode == 0, done.stderr
     lines = trace.read_text().splitlines()
-    own = lines[0].split()[0]
+    own = lines[-1].split()[0]  # it ends behind its children
     return sum(line.split()[0] == own and "(" in line and "resumed" not in line for line in lines)
 
 

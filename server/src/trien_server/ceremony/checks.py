@@ -73,7 +73,7 @@ def _folder_faults(loaded: LoadedPlan) -> Iterator[str]:
             f"installation.directory: {directory} was begun with another file, of SHA-256 {mark.read_text().strip()}: "
             "run that one again, or remove the folder, the shares, the export, and the token's keys"
         )
-    elif directory.exists() and not begun and any(directory.iterdir()):
+    elif directory.exists() and not begun and not _is_empty(directory):
         yield f"installation.directory: {directory} is not empty"
     yield from _parent_faults("installation.directory", directory)
     if begun and plan.ceremony.record_file.exists():
@@ -84,6 +84,11 @@ def _folder_faults(loaded: LoadedPlan) -> Iterator[str]:
         yield from _new_file_faults("custody.export_file", plan.custody.export_file, may_exist=begun)
         for custodian in plan.custody.custodian:
             yield from _new_file_faults("custody.custodian.share_file", custodian.share_file, may_exist=begun)
+
+
+def _is_empty(directory: Path) -> bool:
+    """Tells whether a folder has nothing in it but what a crash left of the mark, before anything was made."""
+    return all(path.name.startswith(f".{MARK_NAME}.") for path in directory.iterdir())
 
 
 def _new_file_faults(key: str, path: Path, *, may_exist: bool) -> Iterator[str]:

@@ -793,40 +793,6 @@ def token_check(config: ConfigOption = None, overrides: SetOption = None) -> Non
         raise typer.Exit(1)
 
 
-@token_app.command("add-wrapping-key")
-def token_add_wrapping_key(
-    so_pin_file: Annotated[
-        Path,
-        typer.Option(
-            "--so-pin-file",
-            metavar="FILE",
-            help="The PIN of the token's security officer (`init` wrote token-so-pin).",
-        ),
-    ],
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-) -> None:
-    """Make the next trusted wrapping key on the token.
-
-    Only the token's security officer can make one that wraps what the one before opened. It serves nobody until two
-    operators agree: trien keys installation rotate --purpose wrapping. A running server goes on.
-
-    \b
-    Example:
-      trien-server token add-wrapping-key --so-pin-file /media/safe/so-pin
-    """
-    loaded = _load(config, overrides)
-    from trien_server.cli.checks import file_findings, secret_faults
-
-    _require_none([*file_findings(loaded.config), *(f"--so-pin-file {fault}" for fault in secret_faults(so_pin_file))])
-    with _explained():
-        from trien_server.cli.token import make_wrapping_key
-
-        generation = make_wrapping_key(loaded.config, so_pin_file)
-    typer.echo(f"The token holds the wrapping key of generation {generation}. Put it in use with")
-    typer.echo("  trien keys installation rotate --purpose wrapping")
-
-
 ShareOption = Annotated[
     list[Path],
     typer.Option("--share", metavar="FILE", help="A custodian's share; given twice, once for each custodian."),
@@ -837,11 +803,92 @@ SoPinFileOption = Annotated[
 ]
 
 
+ExportOption = Annotated[
+    Path, typer.Option("--export", metavar="FILE", help="The file of wrapped keys that the ceremony wrote.")
+]
+
+
+@token_app.command("add-sealing-key")
+def token_add_sealing_key(
+    export: ExportOption, share: ShareOption, config: ConfigOption = None, overrides: SetOption = None
+) -> None:
+    """Make the next sealing key, when keys are in custody.
+
+    A server makes it by itself as soon as two operators agreed on it, unless custodians hold the keys: then it is made
+    here, with both shares, and added to the export. A running server goes on, and takes it into use.
+
+    \b
+    Example:
+      trien-server token add-sealing-key --export keys.toml --share /media/a/share --share /media/b/share
+    """
+    loaded = _load(config, overrides)
+    _require_none(_custody_faults(loaded.config, share, None))
+    with _explained():
+        from trien_server.cli.custody import add_lines
+        from trien_server.core.records import InstallationKeyPurpose
+
+        for line in add_lines(
+            loaded.config, InstallationKeyPurpose.SEALING, export=export, shares=share, so_pin_file=None
+        ):
+            typer.echo(line)
+
+
+@token_app.command("add-wrapping-key")
+def token_add_wrapping_key(
+    so_pin_file: Annotated[
+        Path,
+        typer.Option(
+            "--so-pin-file",
+            metavar="FILE",
+            help="The PIN of the token's security officer (`init` wrote token-so-pin).",
+        ),
+    ],
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE", help="In custody: the file of wrapped keys.")
+    ] = None,
+    share: Annotated[
+        list[Path] | None, typer.Option("--share", metavar="FILE", help="In custody: a share; given twice.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Make the next trusted wrapping key on the token.
+
+    Only the token's security officer can make one that wraps what the one before opened. It serves nobody until two
+    operators agree: trien keys installation rotate --purpose wrapping. A running server goes on.
+
+    \b
+    Examples:
+      trien-server token add-wrapping-key --so-pin-file /media/safe/so-pin
+      trien-server token add-wrapping-key --so-pin-file /media/safe/so-pin
+        --export keys.toml --share /media/a/share --share /media/b/share
+    """
+    loaded = _load(config, overrides)
+    from trien_server.cli.checks import file_findings, secret_faults
+
+    _require_none([*file_findings(loaded.config), *(f"--so-pin-file {fault}" for fault in secret_faults(so_pin_file))])
+    with _explained():
+        from trien_server.cli.custody import add_lines, is_in_custody
+        from trien_server.cli.token import make_wrapping_key
+        from trien_server.core.records import InstallationKeyPurpose
+
+        if is_in_custody(loaded.config, InstallationKeyPurpose.WRAPPING):
+            if export is None or not share:
+                typer.echo("The wrapping key is in custody: give --export, and --share twice.", err=True)
+                raise typer.Exit(2)
+            for line in add_lines(
+                loaded.config, InstallationKeyPurpose.WRAPPING, export=export, shares=share, so_pin_file=so_pin_file
+            ):
+                typer.echo(line)
+            return
+        generation = make_wrapping_key(loaded.config, so_pin_file)
+    typer.echo(f"The token holds the wrapping key of generation {generation}. Put it in use with")
+    typer.echo("  trien keys installation rotate --purpose wrapping")
+
+
 @token_app.command("import-keys")
 def token_import_keys(
-    export: Annotated[
-        Path, typer.Option("--export", metavar="FILE", help="The file of wrapped keys that the ceremony wrote.")
-    ],
+    export: ExportOption,
     share: ShareOption,
     so_pin_file: SoPinFileOption = None,
     config: ConfigOption = None,
