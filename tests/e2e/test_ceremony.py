@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.e2e.test_canary import encodings
+from tests.e2e.test_installation_keys import PATIENCE, generations
+from tests.e2e.test_keys import digest_of
 from tests.support.ceremony import EXAMPLE, OFFICERS, Ceremony
 from tests.support.sandbox import Installation, trien_server
 from tests.support.softhsm import MODULE
+from tests.support.workers import wait_until
 from typer.testing import CliRunner
 
 from trien_client.cli.main import build_app
@@ -328,3 +331,54 @@ def _bring_to_second(ceremony: Ceremony) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "exported-keys.toml").read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.promise("P5")
+def test_the_sealing_and_the_wrapping_key_in_custody_are_replaced_with_both_shares(
+    held: Ceremony, running: Installation, tmp_path: Path
+) -> None:
+    export = tmp_path / "keys.toml"
+    shutil.copy(held.export, export)
+    config = str(running.directory / "trien.toml")
+    given = ["--config", config, "--export", str(export)]
+    shares = [option for share in held.shares for option in ("--share", str(share))]
+    early = trien_server("token", "add-sealing-key", *given, *shares)
+    assert (early.returncode, "agreed on" in early.stderr) == (1, True), early.stderr
+
+    _rotate(held, running, "sealing")
+    wait_until(
+        lambda: any(
+            line.get("event") == "security_officer_needed" and line["run"] == "trien-server token add-sealing-key"
+            for line in running.lines()
+        ),
+        "the server waits for the custodians",
+        seconds=PATIENCE,
+    )
+    assert set(generations(running)) == {"1"}
+    made = trien_server("token", "add-sealing-key", *given, *shares)
+    assert made.returncode == 0, made.stderr
+    assert "4 keys now" in made.stdout
+    wait_until(lambda: set(generations(running)) == {"2"}, "rows are sealed anew", seconds=PATIENCE)
+
+    so_pin = ["--so-pin-file", str(running.directory / "token-so-pin")]
+    bare = trien_server("token", "add-wrapping-key", "--config", config, *so_pin)
+    assert (bare.returncode, "in custody" in bare.stderr) == (2, True)
+    made = trien_server("token", "add-wrapping-key", *given, *so_pin, *shares)
+    assert made.returncode == 0, made.stderr
+    assert "5 keys now" in made.stdout
+    _rotate(held, running, "wrapping")
+
+    def in_use() -> bool:
+        listed = officer(running, held, "tran-thi-b", "keys", "installation", "list")
+        return any("wrapping-2" in line and "ACTIVE" in line for line in listed.splitlines())
+
+    wait_until(in_use, "the wrapping key is in use", seconds=PATIENCE)
+    assert [line for line in running.lines() if line.get("event") == "record_not_trusted"] == []
+
+
+def _rotate(held: Ceremony, installation: Installation, purpose: str) -> None:
+    text = officer(installation, held, "nguyen-van-a", "keys", "installation", "rotate", "--purpose", purpose)
+    name = next(word.rstrip(":") for word in text.split() if word.startswith("proposals/"))
+    shown = officer(installation, held, "tran-thi-b", "proposals", "show", name)
+    officer(installation, held, "tran-thi-b", "proposals", "approve", name, "--digest", digest_of(shown))

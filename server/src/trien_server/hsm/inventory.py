@@ -21,8 +21,10 @@ from trien_server.hsm.failures import NotProvisioned, describe
 from trien_server.hsm.keys import encode_public_key, find_probe_keys, find_secret_keys
 from trien_server.hsm.module import find_objects, function_list, load_module
 from trien_server.hsm.provisioning import expect_one, log_in_officer
+from trien_server.hsm.trials import ONE_TIME_PASSWORDS, PROBE, SEALS, try_mechanisms
 
 _OURS: Final = "trien "
+_REQUIRED: Final = (SEALS, ONE_TIME_PASSWORDS, PROBE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ def try_token(
 ) -> tuple[str, ...]:
     """Logs in as whom there is a PIN for, and returns the labels of keys that are on the token as an installation's.
 
-    With `custody` it tries whether the token makes keys that can be exported; nothing is left. Each PIN is tried once.
+    It tries what the server asks of every token; with `custody` also whether the token makes keys that can be exported; nothing is left. Each PIN is tried once.
     Loads and ends the module. Raises `PinRejected`, `NotProvisioned`, `HsmUnavailable`.
     """
     module = load_module(module_path)
@@ -59,6 +61,9 @@ def try_token(
         token = module.find_token(label=token_label, serial=token_serial)
         session = log_in(token, pin)
         found = _labels(session)
+        for trial in try_mechanisms(session):
+            if trial.what in _REQUIRED and trial.answer:
+                raise HsmUnavailable(f"The token does not do {trial.what}: {trial.answer}.")
         if custody:
             kek = Secret(secrets.token_bytes(COMPONENT_SIZE))
             try_custody(session, Calls(function_list(module.so)), kek)
