@@ -296,6 +296,7 @@ def requests(callers: Callers) -> dict[str, dict[str, Any]]:
         "AuditService.GetAuditEntry": {"name": names["entry"]},
         "AuditService.ListAuditEntries": {},
         "AuditService.GetReceipt": {"audit_entry": names["entry"], "item": 0},
+        "AuditService.GetEvidence": {"audit_entry": names["entry"]},
         "AuditService.GetCheckpoint": {},
         "AuditService.GetConsistencyProof": {"first_size": 1},
         "AuditService.GetLogKeys": {},

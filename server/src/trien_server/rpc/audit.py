@@ -7,18 +7,27 @@ from trien_server.core.names import parse_name
 from trien_server.core.principal import Principal
 from trien_server.rpc.audit_entries import entry_out, page_out, query_in
 from trien_server.rpc.calls import Calls
+from trien_server.rpc.evidence import evidence_out
 from trien_server.rpc.receipts import ProofUseCases, checkpoint_out, consistency_out, log_keys_out, receipt_out
 from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
 from trien_server.services.deadline import Deadline
+from trien_server.services.evidence import GetEvidence
 
 
 class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
     """Translates between messages and use cases; holds no rule."""
 
     def __init__(
-        self, *, calls: Calls, get_entry: GetAuditEntry, list_entries: ListAuditEntries, proofs: ProofUseCases
+        self,
+        *,
+        calls: Calls,
+        get_entry: GetAuditEntry,
+        list_entries: ListAuditEntries,
+        get_evidence: GetEvidence,
+        proofs: ProofUseCases,
     ) -> None:
         self._calls = calls
+        self._get_evidence = get_evidence
         self._proofs = proofs
         self._get_entry = get_entry
         self._list_entries = list_entries
@@ -48,6 +57,15 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
             return receipt_out(self._proofs.get_receipt(principal, entry, item=item, deadline=deadline))
 
         return self._calls.run("GetReceipt", context, work)
+
+    def GetEvidence(  # noqa: N802
+        self, request: audit_service_pb2.GetEvidenceRequest, context: grpc.ServicerContext
+    ) -> audit_service_pb2.Evidence:
+        def work(principal: Principal, _: Deadline) -> audit_service_pb2.Evidence:
+            entry = parse_name("auditEntries", request.audit_entry, field="audit_entry")
+            return evidence_out(self._get_evidence(principal, entry))
+
+        return self._calls.run("GetEvidence", context, work)
 
     def GetCheckpoint(  # noqa: N802
         self, _request: audit_service_pb2.GetCheckpointRequest, context: grpc.ServicerContext

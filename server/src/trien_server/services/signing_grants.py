@@ -1,5 +1,6 @@
 """Grants requests to sign: all checks, then one transaction that writes the decision (P1, P2, P3)."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
@@ -330,6 +331,7 @@ def _details(request: CheckedRequest, *, approver: str) -> dict[str, object]:
         "client": request.client,
         "credential": request.usable.credential.name,
         "credentialVersion": request.usable.credential.version,
+        "certificate": hashlib.sha256(request.usable.credential.certificate_chain[0]).hexdigest(),
         "key": request.usable.key.name,
         "signer": request.usable.signer.name,
         "approver": approver,

@@ -149,6 +149,7 @@ def build_grpc_server(
         calls=calls,
         get_entry=use.get_audit_entry,
         list_entries=use.list_audit_entries,
+        get_evidence=use.get_evidence,
         proofs=ProofUseCases(
             get_receipt=use.get_receipt,
             get_checkpoint=use.get_checkpoint,

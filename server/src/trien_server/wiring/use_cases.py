@@ -29,6 +29,7 @@ from trien_server.services.deny_authorization import DenyAuthorization
 from trien_server.services.enrolling import BeginEnrolment, ConfirmEnrolment, OpenEnrolment
 from trien_server.services.enrolment_codes import SendEnrolmentCode
 from trien_server.services.enrolments import CancelEnrolment, CreateEnrolments, GetEnrolment, ListEnrolments
+from trien_server.services.evidence import GetEvidence
 from trien_server.services.expiry_notices import Expiring, ExpiryNotices
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.import_signers import ImportSigners
@@ -369,6 +370,7 @@ class UseCases:
             for sink in sinks
         ]
         self.list_audit_entries = ListAuditEntries(transactions=transactions)
+        self.get_evidence = GetEvidence(transactions=transactions, report=report)
         self.get_receipt = GetReceipt(transactions=transactions, clock=clock, report=report, waiters=waiters)
         self.get_checkpoint = GetCheckpoint(transactions=transactions, report=report)
         self.get_consistency_proof = GetConsistencyProof(transactions=transactions, report=report)
