@@ -57,7 +57,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
         if isinstance(value, type) and issubclass(value, TrienError)
     }
     assert drawn == actual
-    assert len(drawn) == 54
+    assert len(drawn) == 56
 
 
 @pytest.mark.parametrize("reason", REASONS)

@@ -51,6 +51,8 @@
     │   │   └── ServerNotTrusted       the server's TLS certificate is not of the CA (not retried)
     │   └── MessageTooLarge            the message is larger than the server takes
     ├── VerificationError              the server's answer is not what was asked for: nothing is handed out
+    ├── ProofNotValid                  a receipt, a checkpoint or a log does not prove what it should
+    │   └── LogNotValid                an entry of the log is not what it was: `first`, `last`
     ├── NotDecidedInTime               nobody decided while this SDK waited: `authorization`
     ├── TrustNotConfigured             neither trust anchors nor a pinned certificate were given
     └── ConnectionFileError            a connection file cannot be read
@@ -392,6 +394,21 @@ class MessageTooLarge(TransportError):
 
 class VerificationError(TrienError):
     """The server's answer is not what was asked for, or a signature does not verify: nothing is handed out."""
+
+
+class ProofNotValid(TrienError):
+    """A receipt, a checkpoint or a log does not prove what it should; the message says what does not hold."""
+
+
+class LogNotValid(ProofNotValid):
+    """An entry of a log is not what it was when the log's key signed it, or not what is told of it."""
+
+    def __init__(self, message: str, *, first: int, last: int | None = None) -> None:
+        super().__init__(message)
+        self.first = first
+        """The position of the first wrong entry; the lowest that it can be when that is not known exactly."""
+        self.last = first if last is None else last
+        """The highest that it can be."""
 
 
 class NotDecidedInTime(TrienError):
