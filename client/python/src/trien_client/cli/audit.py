@@ -2,7 +2,8 @@
 
 import typer
 
-from trien_client.cli import audit_export, audit_following, audit_reading, operating
+from trien_client.cli import audit_export, audit_following, audit_reading, audit_verification, operating
+from trien_client.cli.outcome import EXIT_CODES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,3 +15,4 @@ operating.command(app, "list")(audit_reading.list_entries)
 operating.command(app, "show")(audit_reading.show)
 operating.command(app, "follow")(audit_following.follow)
 operating.command(app, "export")(audit_export.export)
+app.command("verify", epilog=EXIT_CODES)(audit_verification.verify)

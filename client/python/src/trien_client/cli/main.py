@@ -23,6 +23,7 @@ from trien_client.cli import (
     sign,
     signer_decisions,
     verify,
+    verify_receipt,
 )
 from trien_client.cli.group import Group
 from trien_client.cli.outcome import EXIT_CODES
@@ -83,6 +84,7 @@ def build_app(*, completion: bool) -> typer.Typer:
     app.add_typer(enrolments.app, name="enrolments", cls=Group)
     app.command("enrol", epilog=EXIT_CODES)(enrol.enrol)
     app.command("verify", epilog=EXIT_CODES)(verify.verify)
+    app.command("verify receipt", epilog=EXIT_CODES)(verify_receipt.verify_receipt)
     app.command("otp", epilog=EXIT_CODES)(otp.otp)
     app.command("bench", epilog=bench.BENCH_EXIT_CODES)(bench.bench)
     return app

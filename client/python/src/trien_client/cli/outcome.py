@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 EXIT_CODES = """Exit codes:
 
 \b
-0  done; for `verify`: every signature is good
-1  refused by the server; for `verify`: a signature is not good
+0  done; for `verify`: every signature is good, the receipt or the log holds
+1  refused by the server; for `verify`: a signature is not good, the receipt or the log does not hold
 2  the command was not understood, or a file cannot be read or written
 3  the server cannot be reached or is not able to work now: try again
 4  the one-time password was not accepted, or the signer is locked
