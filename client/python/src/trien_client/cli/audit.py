@@ -8,7 +8,7 @@ from trien_client.cli.outcome import EXIT_CODES
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Read the server's audit log, and check that nobody changed it.",
+    help="Read the audit log, and check that it is whole.",
 )
 
 operating.command(app, "list")(audit_reading.list_entries)

@@ -42,9 +42,9 @@ def verify(
     ] = None,
     output: options.Output = OutputFormat.TEXT,
 ) -> None:
-    """Tell whether the whole log is what its key signed: every entry, every tile, every checkpoint. Nothing is sent.
+    """Tell whether the whole log is what its key signed.
 
-    When something was changed, the first wrong entry is named, or the span that it is in.
+    Every entry and every tile is compared with the signed checkpoint. Nothing is sent. When something was changed, the first wrong entry is named, or the span that it is in.
 
     \b
     Examples:

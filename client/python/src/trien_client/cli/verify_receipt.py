@@ -37,9 +37,9 @@ def verify_receipt(
     ] = None,
     output: options.Output = OutputFormat.TEXT,
 ) -> None:
-    """Tell whether a receipt proves that an entry, and a digest, are in the server's audit log. Nothing is sent.
+    """Tell whether a receipt proves what it says.
 
-    Good means: an entry with this name, time and kind is at this position of the log whose checkpoint the log's key
+    Nothing is sent. Good means: an entry with this name, time and kind is at this position of the log whose checkpoint the log's key
     signed, and the digest is one of the entry's. It does not say that the signature itself is good: see trien verify.
 
     \b
