@@ -44,7 +44,8 @@ def verify(
 ) -> None:
     """Tell whether the whole log is what its key signed.
 
-    Every entry and every tile is compared with the signed checkpoint. Nothing is sent. When something was changed, the first wrong entry is named, or the span that it is in.
+    Every entry and every tile is compared with the signed checkpoint. Nothing is sent. When something was changed, the
+    first wrong entry is named, or the span that it is in.
 
     \b
     Examples:

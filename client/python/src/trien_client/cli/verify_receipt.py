@@ -39,8 +39,9 @@ def verify_receipt(
 ) -> None:
     """Tell whether a receipt proves what it says.
 
-    Nothing is sent. Good means: an entry with this name, time and kind is at this position of the log whose checkpoint the log's key
-    signed, and the digest is one of the entry's. It does not say that the signature itself is good: see trien verify.
+    Nothing is sent. Good means: an entry with this name, time and kind is at this position of the log whose checkpoint
+    the log's key signed, and the digest is one of the entry's. It does not say that the signature itself is good: see
+    trien verify.
 
     \b
     Examples:
