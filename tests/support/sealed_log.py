@@ -37,9 +37,11 @@ class SealedLog:
         """Puts the record of the newest key in force."""
         at = self.world.clock.now()
         generation = len(self.pairs)
+        name = installation_key_name(InstallationKeyPurpose.LOG, generation)
+        present = self.world.store.read(lambda snapshot: snapshot.get(InstallationKey, name))
         record = InstallationKey(
-            name=installation_key_name(InstallationKeyPurpose.LOG, generation),
-            version=1,
+            name=name,
+            version=1 if present is None else present.record.version + 1,
             purpose=InstallationKeyPurpose.LOG,
             generation=generation,
             state=InstallationKeyState.ACTIVE,

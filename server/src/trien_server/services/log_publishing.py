@@ -17,8 +17,10 @@ from trien_server.core.merkle import (
     grown_tiles,
     hash_leaf,
     hash_tile,
+    read_from_tiles,
     root_at,
     split_tile,
+    tiles_of,
     verify_consistency,
 )
 from trien_server.core.ports import Clock, LogPublication, LogUpdate, Report
@@ -72,14 +74,14 @@ class LogPublisher:
             raise distrust_log(self._report, fault) from fault
 
     def _update(self, present: str | None) -> LogUpdate | None:
-        """Returns what is to be published. It reads the database after `present` was read, and so is never behind it
-        unless the database was set back."""
-        log = self._transactions.read(read_signed_log)
-        if log is None or log.note == present:
-            if log is None and present is not None:
-                raise ProofNotValid("a log is published, and the database has none: it was set back")
+        """Returns what is to be published.
+
+        It reads the database after `present` was read: only one that was set back is behind it.
+        """
+        wanted = self._transactions.read(lambda view: _wanted(read_signed_log(view), present))
+        if wanted is None:
             return None
-        first = 0 if present is None else _published_part(log, present)
+        log, first = wanted
         tiles = list(grown_tiles(first, log.size))
         return LogUpdate(
             files=self._files(log, tiles),
@@ -89,7 +91,7 @@ class LogPublisher:
 
     def _files(self, log: SignedLog, tiles: list[Tile]) -> Iterator[tuple[str, bytes]]:
         """Yields the files, one by one: the database is asked for each, for the tree does not change any more."""
-        verified = _VerifiedTiles(self._transactions, log)
+        verified = _VerifiedTiles(self._transactions, log.size, log.checkpoint.root)
         yield LOG_KEYS, log.keys.text.encode()
         for tile in tiles:
             if self._stopped.is_set():
@@ -139,26 +141,47 @@ class LogPublisher:
 class _VerifiedTiles:
     """The tiles of a signed log, each led to its root: the last ones of each level by it, a full one by that above."""
 
-    def __init__(self, transactions: Transactions, log: SignedLog) -> None:
+    def __init__(self, transactions: Transactions, size: int, root: bytes) -> None:
         """Raises one of `LogFaults`."""
         self._transactions = transactions
-        self._size = log.size
+        self._size = size
         self.get = lru_cache(maxsize=64)(self._get)
-        # The root is made of all hashes of the last, partial tile of each level.
-        if root_at(log.read, log.size) != log.checkpoint.root:
+        # The last, partial tiles of each level are read once, for the root is made of all their hashes.
+        self._last = {
+            (tile.level, tile.index): self._read(tile.level, tile.index, tile.width)
+            for tile in tiles_of(size)
+            if not tile.full
+        }
+        if root_at(read_from_tiles(lambda level, index: self._last[level, index]), size) != root:
             raise ProofNotValid("the last tiles of the log do not lead to the root that was signed")
 
     def _get(self, level: int, index: int) -> bytes:
-        width = min((self._size >> TILE_HEIGHT * level) - (index << TILE_HEIGHT), TILE_WIDTH)
+        last = self._last.get((level, index))
+        if last is not None:
+            return last
+        content = self._read(level, index, TILE_WIDTH)
+        above, offset = divmod(index, TILE_WIDTH)
+        if split_tile(self.get(level + 1, above))[offset] != hash_tile(content):
+            raise ProofNotValid(f"tile {level}/{index} does not lead to the root that was signed")
+        return content
+
+    def _read(self, level: int, index: int, width: int) -> bytes:
         row = self._transactions.read(lambda view: view.get(LogTile, tile_name(level, index)))
         content = b"" if row is None else row.hashes[: width * HASH_SIZE]
         if len(content) != width * HASH_SIZE:
             raise HashMissing(f"tile {level}/{index} has fewer than {width} hashes")
-        if width == TILE_WIDTH:
-            above, offset = divmod(index, TILE_WIDTH)
-            if split_tile(self.get(level + 1, above))[offset] != hash_tile(content):
-                raise ProofNotValid(f"tile {level}/{index} does not lead to the root that was signed")
         return content
+
+
+def _wanted(log: SignedLog | None, present: str | None) -> tuple[SignedLog, int] | None:
+    """Returns the log, and how much of it is published; None when all of it is. Raises one of `LogFaults`."""
+    if log is None:
+        if present is not None:
+            raise ProofNotValid("a log is published, and the database has signed none: it was set back")
+        return None
+    if log.note == present:
+        return None
+    return log, 0 if present is None else _published_part(log, present)
 
 
 def _published_part(log: SignedLog, present: str) -> int:
