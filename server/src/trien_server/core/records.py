@@ -164,6 +164,11 @@ class IssuedCertificateState(StrEnum):
     REVOKED = "REVOKED"
 
 
+class AuditErasureState(StrEnum):
+    PENDING = "PENDING"
+    DONE = "DONE"
+
+
 class AuthorizationState(StrEnum):
     PENDING = "PENDING"
     APPROVED = "APPROVED"
@@ -502,6 +507,23 @@ class RequestPurge(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditErasure(Record):
+    """Which audit entries lose their details, as two operators agreed: `audit_entries` by name, in the log's order.
+
+    `resource` is what they were looked for by, or empty; `erased` counts those that lost them once it is DONE.
+    """
+
+    table: ClassVar[str] = "audit_erasures"
+
+    audit_entries: tuple[str, ...]
+    resource: str = ""
+    justification: str
+    erased: int = 0
+    state: AuditErasureState = AuditErasureState.PENDING
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Notice(Record):
     """That something was told once, such as that a certificate expires: `{credential}/notices/{what}`."""
 
@@ -809,6 +831,7 @@ SLOW_RECORDS: tuple[type[Record], ...] = (
     CertificateAuthority,
     IssuedCertificate,
     RequestPurge,
+    AuditErasure,
 )
 HOT_RECORDS: tuple[type[Record], ...] = (
     AuthenticatorState,

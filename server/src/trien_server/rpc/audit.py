@@ -1,15 +1,18 @@
 """AuditService at the gRPC edge."""
 
 import grpc
-from trien.v1 import audit_service_pb2, audit_service_pb2_grpc
+from trien.v1 import audit_service_pb2, audit_service_pb2_grpc, proposal_service_pb2
 
 from trien_server.core.names import parse_name
 from trien_server.core.principal import Principal
 from trien_server.rpc.audit_entries import entry_out, page_out, query_in
 from trien_server.rpc.calls import Calls
 from trien_server.rpc.evidence import evidence_out
+from trien_server.rpc.proposals import proposal_out
 from trien_server.rpc.receipts import ProofUseCases, checkpoint_out, consistency_out, log_keys_out, receipt_out
+from trien_server.rpc.translate import optional_time_in
 from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
+from trien_server.services.audit_erasures import EraseAuditDetails, ErasureQuery
 from trien_server.services.deadline import Deadline
 from trien_server.services.evidence import GetEvidence
 
@@ -24,6 +27,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
         get_entry: GetAuditEntry,
         list_entries: ListAuditEntries,
         get_evidence: GetEvidence,
+        erase: EraseAuditDetails,
         proofs: ProofUseCases,
     ) -> None:
         self._calls = calls
@@ -31,6 +35,7 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
         self._proofs = proofs
         self._get_entry = get_entry
         self._list_entries = list_entries
+        self._erase = erase
 
     def GetAuditEntry(  # noqa: N802 - gRPC's name
         self, request: audit_service_pb2.GetAuditEntryRequest, context: grpc.ServicerContext
@@ -93,3 +98,18 @@ class AuditServicer(audit_service_pb2_grpc.AuditServiceServicer):
             return log_keys_out(self._proofs.get_log_keys(principal))
 
         return self._calls.run("GetLogKeys", context, work)
+
+    def EraseAuditDetails(  # noqa: N802
+        self, request: audit_service_pb2.EraseAuditDetailsRequest, context: grpc.ServicerContext
+    ) -> proposal_service_pb2.Proposal:
+        def work(principal: Principal, deadline: Deadline) -> proposal_service_pb2.Proposal:
+            names = [parse_name("auditEntries", name, field="audit_entries") for name in request.audit_entries]
+            query = ErasureQuery(
+                audit_entries=tuple(names),
+                resource=request.resource,
+                end_time=optional_time_in(request, "end_time", field="request"),
+                justification=request.justification,
+            )
+            return proposal_out(self._erase(principal, query, deadline=deadline))
+
+        return self._calls.run("EraseAuditDetails", context, work)

@@ -18,6 +18,7 @@ from trien_server.core.records import (
     HOT_RECORDS,
     SLOW_RECORDS,
     AuditEntry,
+    AuditErasure,
     Key,
     KeyState,
     ProtectionLevel,
@@ -71,6 +72,7 @@ class Trusted:
         self.snapshot = snapshot
         self._seals = seals
         self._purged_before: datetime | None = None
+        self._erasable: frozenset[str] | None = None
 
     def get(self, kind: type[Any], name: str) -> Any | None:
         try:
@@ -87,6 +89,28 @@ class Trusted:
             purge = self.get(RequestPurge, REQUEST_PURGE)
             self._purged_before = _NEVER if purge is None else purge.purged_before
         return since < self._purged_before
+
+    def is_agreed_erasure(self, entry: str) -> bool:
+        """Tells whether two operators agreed that an audit entry loses its details."""
+        if self._erasable is None:
+            self._erasable = frozenset(self._agreed_erasures())
+        return entry in self._erasable
+
+    def _agreed_erasures(self) -> Iterator[str]:
+        after = ""
+        while True:
+            try:
+                rows = self.snapshot.find(AuditErasure, limit=1, after=after)
+            except RecordNotTrusted as fault:
+                if fault.name <= after:
+                    return
+                after = fault.name
+                continue
+            if not rows:
+                return
+            after = rows[0].record.name
+            with suppress(RecordNotTrusted):
+                yield from self._seals.verify(rows[0]).audit_entries
 
     def is_there(self, kind: type[Record], name: str) -> bool:
         try:

@@ -15,6 +15,8 @@ from trien_server.core.records import (
     SHOWING_KINDS,
     Approval,
     AuditEntry,
+    AuditErasure,
+    AuditErasureState,
     Authenticator,
     AuthenticatorState,
     Authorization,
@@ -94,6 +96,7 @@ _COLLECTIONS: Mapping[tuple[str, ...], type[Record]] = {
     ("proposals",): records.Proposal,
     ("certificateAuthorities",): records.CertificateAuthority,
     ("certificateAuthorities", "certificates"): records.IssuedCertificate,
+    ("auditErasures",): records.AuditErasure,
 }
 
 
@@ -139,6 +142,8 @@ def entry(trusted: Trusted, record: AuditEntry) -> Iterator[Finding]:
         fits = False
     if not fits:
         yield _finding(Fault.LOG, record, "its leaf does not commit to it")
+    if erased and not trusted.is_agreed_erasure(record.name):
+        yield _finding(Fault.LOG, record, "its details were erased, and nobody agreed on that")
     if record.subject is not None:
         yield from _subject(trusted, record)
     if not erased:
@@ -191,6 +196,16 @@ def _consumed(trusted: Trusted, where: Record, authenticator: str, value: int) -
     if state is not None and state.next_value <= value:
         text = f"it would accept {value} again, which was accepted: {where.name}"
         yield _finding(Fault.REPLAY_MEMORY, state, text)
+
+
+def erasure(trusted: Trusted, record: AuditErasure) -> Iterator[Finding]:
+    """What was erased is not back."""
+    for name in record.audit_entries:
+        found = trusted.get(AuditEntry, name)
+        if found is None and not trusted.is_there(AuditEntry, name):
+            yield _finding(Fault.REFERENCE, record, f"audit_entries {name} is missing")
+        elif found is not None and found.details and record.state is AuditErasureState.DONE:
+            yield _finding(Fault.LOG, found, f"its details were erased ({record.name}), and are back")
 
 
 def person(trusted: Trusted, record: Signer) -> Iterator[Finding]:
@@ -297,6 +312,7 @@ def proposal(_: Trusted, record: Proposal) -> Iterator[Finding]:
 
 _OWN: Mapping[type[Record], tuple[Rule, ...]] = {
     AuditEntry: (entry,),
+    AuditErasure: (erasure,),
     Signer: (person,),
     Authenticator: (authenticator,),
     Approval: (approval,),

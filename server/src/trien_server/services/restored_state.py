@@ -62,6 +62,7 @@ WHAT_HAPPENS: Mapping[str, str] = {
     "certificate_authorities": "the numbers of revocation lists go on 10,000 higher",
     "issued_certificates": "as it was; revoked when the lost entries say so",
     "request_purges": "as it was",
+    "audit_erasures": "as it was; those of the lost entries have to be agreed on anew",
     "authenticator_states": "TOTP: every step up to now is used; HOTP: out of step until two codes in a row",
     "signer_attempts": "as it was",
     "client_attempts": "as it was",

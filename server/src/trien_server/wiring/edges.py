@@ -150,6 +150,7 @@ def build_grpc_server(
         get_entry=use.get_audit_entry,
         list_entries=use.list_audit_entries,
         get_evidence=use.get_evidence,
+        erase=use.erase_audit_details,
         proofs=ProofUseCases(
             get_receipt=use.get_receipt,
             get_checkpoint=use.get_checkpoint,

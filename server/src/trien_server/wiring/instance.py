@@ -192,6 +192,7 @@ class Server:
         for exporter in self._instance.use.audit_exporters:
             exporter.start()
         self._instance.use.request_purging.start()
+        self._instance.use.audit_erasing.start()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.start()
         if self._instance.use.log_publisher is not None:
@@ -236,6 +237,7 @@ class Server:
         for exporter in self._instance.use.audit_exporters:
             exporter.stop()
         self._instance.use.request_purging.stop()
+        self._instance.use.audit_erasing.stop()
         if self._instance.use.certificate_checks is not None:
             self._instance.use.certificate_checks.stop()
         if self._instance.use.log_publisher is not None:

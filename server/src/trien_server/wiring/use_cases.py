@@ -10,6 +10,8 @@ from trien_server.core.records import AuthenticatorKind
 from trien_server.core.retention import DEFAULT_DAYS
 from trien_server.services.approve_authorizations import ApproveAuthorizations
 from trien_server.services.audit_entries import GetAuditEntry, ListAuditEntries
+from trien_server.services.audit_erasing import AuditErasing
+from trien_server.services.audit_erasures import EraseAuditDetails
 from trien_server.services.audit_export import AuditExporter, NamedSink
 from trien_server.services.authenticate import Authenticate
 from trien_server.services.authenticators import CreateAuthenticator, DisableAuthenticator, ListAuthenticators
@@ -358,6 +360,20 @@ class UseCases:
         self.disable_operator = DisableOperator(changes=changes)
         self.enable_operator = EnableOperator(proposals=proposals)
         self.show_access = ShowAccess(transactions=transactions, clock=clock)
+        self.audit_erasing = AuditErasing(
+            transactions=background,
+            changes=changes,
+            leases=Leases(transactions=transactions, randomness=randomness, report=report),
+            clock=clock,
+            report=report,
+        )
+        self.erase_audit_details = EraseAuditDetails(
+            transactions=background,
+            proposals=proposals,
+            erasing=self.audit_erasing,
+            clock=clock,
+            randomness=randomness,
+        )
         self.get_audit_entry = GetAuditEntry(transactions=transactions)
         self.audit_exporters = [
             AuditExporter(

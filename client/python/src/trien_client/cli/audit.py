@@ -2,7 +2,14 @@
 
 import typer
 
-from trien_client.cli import audit_export, audit_following, audit_reading, audit_verification, operating
+from trien_client.cli import (
+    audit_erasing,
+    audit_export,
+    audit_following,
+    audit_reading,
+    audit_verification,
+    operating,
+)
 from trien_client.cli.outcome import EXIT_CODES
 
 app = typer.Typer(
@@ -16,3 +23,4 @@ operating.command(app, "show")(audit_reading.show)
 operating.command(app, "follow")(audit_following.follow)
 operating.command(app, "export")(audit_export.export)
 app.command("verify", epilog=EXIT_CODES)(audit_verification.verify)
+operating.command(app, "erase")(audit_erasing.erase)

@@ -171,6 +171,15 @@ def slow_records() -> None:
     )
     sealed_table("request_purges", integer("purged_before"), integer("time"))
     sealed_table(
+        "audit_erasures",
+        text("audit_entries"),
+        text("resource"),
+        text("justification"),
+        integer("erased"),
+        text("state"),
+        integer("create_time"),
+    )
+    sealed_table(
         "keys",
         text("key_type"),
         text("purpose"),
