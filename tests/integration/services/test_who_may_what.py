@@ -300,6 +300,7 @@ def requests(callers: Callers) -> dict[str, dict[str, Any]]:
         "AuditService.GetCheckpoint": {},
         "AuditService.GetConsistencyProof": {"first_size": 1},
         "AuditService.GetLogKeys": {},
+        "AuditService.EraseAuditDetails": {"audit_entries": [names["entry"]], "justification": "asked for"},
         "AuthorizationService.CreateAuthorization": {
             "parent": P256,
             "authorization": {"algorithm": "ECDSA_P256_SHA256", "items": [{"digest": digest}]},

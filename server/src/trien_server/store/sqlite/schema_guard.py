@@ -10,7 +10,7 @@ import sqlite3
 
 from trien_server.core.errors import StoreUnavailable
 
-FINGERPRINT = "50ce36e324274c3e6b219d5c934c870b287c63549e9164a2e184d634b95d09af"
+FINGERPRINT = "7f87394acccdb60b638820922528ca1a971dca9d0cedaedb9f3cf90dac01df23"
 """Of the current revision. A test compares it with a database that the migrations make."""
 
 
