@@ -10,6 +10,8 @@ from trien_server.cli.doctor.checks import CHECKS, CONFIGURATION, CONFIGURATION_
 from trien_server.core.delivered_text import Language, delivered_text
 from trien_server.core.records import AuthenticatorKind
 from trien_server.core.secret import Secret
+from trien_server.services.restored_state import WHAT_HAPPENS
+from trien_server.store.mapping import tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +40,13 @@ def test_the_operators_page_lists_every_check_of_the_doctor() -> None:
     for one in CHECKS:
         assert before.issuperset(one.needs), "a check comes behind what it needs"
         before.add(one.name)
+
+
+def test_the_operators_page_says_of_every_table_what_a_restore_does_with_it() -> None:
+    page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
+    rows = [f"| `{table}` | {what} |" for table, what in WHAT_HAPPENS.items()]
+    assert set(WHAT_HAPPENS) == set(tables()) - {"log_positions", "unsealed_entries"}
+    assert "\n".join(rows) in page
 
 
 def test_every_link_between_documents_leads_somewhere() -> None:

@@ -1,5 +1,6 @@
 """Backups and restores by their commands: over a running server, both databases, and a second token."""
 
+import hashlib
 import json
 import shutil
 import threading
@@ -10,11 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.support.administration import Administrator, Person, Refused, e_office, request_of
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+from tests.support.administration import Administrator, Connection, Person, Refused, e_office, request_of
+from tests.support.ceremony import OFFICERS, Ceremony
 from tests.support.hosts import Host, empty_copy, running
 from tests.support.postgres import PostgresServer, postgres_fixture  # noqa: F401
 from tests.support.sandbox import Installation, copy_sandbox, running_sandbox
+from tests.support.softhsm import MODULE
+from trien.v1 import key_service_pb2, organization_service_pb2
 
+from trien_server.core.secret import Secret
+from trien_server.hsm import create_softhsm_token
 from trien_server.hsm.softhsm import write_softhsm_configuration
 
 pytestmark = pytest.mark.promise("P2", "P5", "P10")
@@ -131,3 +140,57 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert lacking.returncode == 1
     assert "one-time password key 'trien one-time password key 1'" in lacking.stderr, lacking.stderr
     assert "two custodians" in lacking.stderr
+
+
+@pytest.mark.promise("P4")
+def test_custodians_and_a_backup_bring_an_empty_token_to_sign_by_a_wrapped_key(tmp_path: Path) -> None:
+    host, held = Host(tmp_path / "host"), Ceremony(tmp_path / "ceremony")
+    done = held.hold()
+    assert done.returncode == 0, done.stderr
+    first = Installation(held.installation)
+    for name, officer in (("first", OFFICERS[0]), ("second", OFFICERS[1])):
+        operators = held.installation / "operators"
+        shutil.copy(operators / f"{officer}.pem", operators / f"{name}.pem")
+        shutil.copy(held.folder / f"{officer}.key", operators / f"{name}.key")
+    with running(first), Administrator(first) as administrator:
+        organization = organization_service_pb2.Organization(display_name="Ủy ban nhân dân xã Phú Lâm")
+        request = organization_service_pb2.CreateOrganizationRequest(
+            organization_id=administrator.organization.partition("/")[2], organization=organization
+        )
+        administrator.connection.call(administrator.connection.organizations.CreateOrganization, request)
+        client, token = administrator.create_client("portal")
+        person = administrator.create_person(
+            "chair", protection_level=key_service_pb2.WRAPPED, clients=(client,), client_collected_otp=True
+        )
+        kept = administrator.create_person("clerk", clients=(client,))
+        with Connection(first, token=token) as portal:
+            assert portal.sign(request_of(person, b"one")).signatures
+            assert portal.sign(request_of(kept, b"one")).signatures
+        path = host.backup(first, "b.age")
+    second = empty_copy(first, tmp_path / "second")
+    shutil.rmtree(second.directory / "token")
+    (second.directory / "exported-keys.toml").unlink()
+    pins = [Secret((second.directory / name).read_bytes().strip()) for name in ("token-pin", "token-so-pin")]
+    create_softhsm_token(second.directory / "token", label="trien", pin=pins[0], so_pin=pins[1], module_path=MODULE)
+    config = second.directory / "trien.toml"
+    brought = host.run(
+        "token", "import-keys", "--config", config, "--export", held.export,
+        "--so-pin-file", second.directory / "token-so-pin", "--share", held.shares[0], "--share", held.shares[1],
+    )  # fmt: skip
+    assert brought.returncode == 0, brought.stderr
+    report = host.agreed_restore(path, second)
+    assert "The token lacks these keys" in report
+    assert "signing key keys/clerk" in report
+    assert "keys/chair" not in report
+    with running(second), Connection(second, token=token) as portal:
+        with pytest.raises(Refused):
+            portal.sign(request_of(person, b"first"))
+        signature = portal.sign(request_of(person, b"second")).signatures[0]
+        digest = hashlib.sha256(b"second").digest()
+        public_key = person.certificate.public_key()
+        assert isinstance(public_key, ec.EllipticCurvePublicKey)
+        public_key.verify(signature, digest, ec.ECDSA(Prehashed(SHA256())))
+        with pytest.raises(Refused):
+            portal.sign(request_of(kept, b"first"))
+        with pytest.raises(Refused):
+            portal.sign(request_of(kept, b"second"))

@@ -77,7 +77,7 @@ def test_a_backup_is_there_whole_or_not_at_all(
             assert whole is bool(found), f"{call} {at}: {done.stderr}"
             told["whole" if whole else "nothing"] += 1
     record_property("count", f"backup, {fault} at {told.total()} calls: {dict(told)}")
-    assert told["nothing"] >= 4
+    assert told["nothing"] >= 2
     assert told.total() >= 8
 
 
@@ -116,4 +116,4 @@ def test_a_restore_is_complete_or_no_server_starts_and_it_goes_on(
             shutil.rmtree(new.directory)
     record_property("count", f"restore, {fault} at {told.total()} calls: {dict(told)}")
     assert told.total() >= 10
-    assert told["empty"] + told["half restored"] >= 4
+    assert told["empty"] + told["half restored"] >= 2

@@ -117,8 +117,11 @@ def _ask_officers(examined: Examined, folder: Path, tell: Tell) -> None:
 
 def _report(examined: Examined, done: Done, folder: Path, tell: Tell) -> None:
     """Writes what was done and what people have to do, and tells it."""
-    lines = list(_report_lines(examined, done))
     path = folder / f"{restore_name(examined.manifest).replace('/', '-')}.report.txt"
+    if done.before:
+        tell(f"This backup is restored already, as {done.continued}; nothing was done.")
+        return
+    lines = list(_report_lines(examined, done))
     write_private(path, ("\n".join(lines) + "\n").encode())
     for line in lines:
         tell(line)
@@ -156,4 +159,7 @@ def _tasks(examined: Examined) -> Iterator[str]:
         what = "An unknown number of" if unknown is None else f"{unknown:,}"
         yield f"{what} lost entries are not known: ask what was revoked, disabled or frozen since, and do it again."
     yield from missing_lines(examined.token)
+    if examined.manifest.log is not None:
+        yield "Publish the log in a folder of its own (audit.tile_folder), and keep the old one served."
+        yield "Tell whoever checks the log its new name."
     yield "Take a new backup, and look at trien-server fsck."

@@ -84,6 +84,8 @@ class Done:
     applied: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     """Rows that could not be trusted, and were left as they are: the server refuses them too."""
+    before: bool = False
+    """Whether it was complete before, and nothing was done."""
 
 
 class Restore:
@@ -211,7 +213,7 @@ class Restore:
             raise NotRestorable("The database is not empty: a restore needs an empty one.")
         if standing == _EMPTY:
             self._put_back(source, examined, name, agreed, approvals, progress)
-        done = Done(origin=self._origin(), continued=name)
+        done = Done(origin=self._origin(), continued=name, before=standing == _COMPLETE)
         if standing != _COMPLETE:
             self._state.bring_about(examined.excerpt, examined.loss, done, progress=progress)
             self._complete(examined)
