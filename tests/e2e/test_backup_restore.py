@@ -185,7 +185,7 @@ def test_custodians_and_a_backup_bring_an_empty_token_to_sign_by_a_wrapped_key(t
     with running(second), Connection(second, token=token) as portal:
         with pytest.raises(Refused):
             portal.sign(request_of(person, b"first"))
-        signature = portal.sign(request_of(person, b"second")).signatures[0]
+        signature = portal.sign(request_of(person, b"second")).signatures[0].value
         digest = hashlib.sha256(b"second").digest()
         public_key = person.certificate.public_key()
         assert isinstance(public_key, ec.EllipticCurvePublicKey)
