@@ -37,7 +37,7 @@ class LogKey:
     def parse(cls, text: str) -> "LogKey":
         """Reads a key from its line of text, `<origin>+<key id>+<key>`. Raises `ProofNotValid`."""
         found = _VKEY.fullmatch(text.strip())
-        if found is None:
+        if found is None or not found[1].isprintable():
             raise ProofNotValid("A log key has the form <origin>+<key id>+<key>.")
         typed = decode_base64(found[3])
         key = cls(found[1], _load(typed[:1], typed[1:]))
