@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
@@ -46,7 +46,7 @@ class LogKey:
             raise NoteNotValid("the origin of a log is a name without spaces and plus signs")
         try:
             key = load_der_public_key(self.public_key)
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             raise NoteNotValid("the log's public key cannot be read") from None
         match self.key_type, key:
             case KeyType.EC_ED25519, ed25519.Ed25519PublicKey():
