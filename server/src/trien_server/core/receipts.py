@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from trien_server.core.audit import commit_head, encode_leaf
 from trien_server.core.checkpoints import Checkpoint, LogKey, NoteNotValid, decode_base64, open_checkpoint
-from trien_server.core.encoding import encode_all
+from trien_server.core.encoding import encode_value
 from trien_server.core.merkle import (
     HASH_SIZE,
     ProofNotValid,
@@ -34,6 +34,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 _VALUE = re.compile(r"[!-~]{1,200}")
 _ITEM = re.compile(r"[0-9]{1,19} of [0-9]{1,19}")
+_ITEM_LABEL = encode_value("trien/audit-item")
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -103,7 +104,7 @@ def item_salt(salt: bytes, index: int) -> bytes:
 
 def encode_item(salt: bytes, *, index: int, count: int, digest: bytes) -> bytes:
     """Returns the leaf of a digest: its salt, which of how many, and the digest."""
-    return encode_all("trien/audit-item", [salt, index, count, digest])
+    return _ITEM_LABEL + b"".join(map(encode_value, (salt, index, count, digest)))
 
 
 def items_root(salt: bytes, digests: Sequence[bytes]) -> bytes:
