@@ -37,6 +37,7 @@ from trien_server.services.credential_holders import Entitlement
 from trien_server.services.credentials import NewCredential
 from trien_server.services.deadline import Deadline
 from trien_server.services.enrolments import NewEnrolment, NewEnrolments
+from trien_server.services.signed_log import read_published_keys
 from trien_server.wiring import Instance, Server
 
 WARNING = (
@@ -93,6 +94,7 @@ class Sandbox:
     def start(self) -> Path:
         """Begins to serve, then writes `connection.json` (mode 0600) and returns its path."""
         self.server.start()
+        keys = self.instance.use.transactions.read(read_published_keys)
         connection = {
             "sandbox": True,
             "warning": WARNING,
@@ -100,6 +102,7 @@ class Sandbox:
             "mutual_tls_address": f"{self._host}:{self.server.grpc.certificate_port}",
             "ca_file": str(self._directory / "tls" / "ca.pem"),
             "trust_anchors_file": str(self._directory / "signing-ca" / "ca.pem"),
+            "log_key": None if keys is None else keys.keys[0].vkey,
             "operators": [
                 {
                     "name": operator.name,

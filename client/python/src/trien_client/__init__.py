@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     )
     from trien_client._items import Data, SignedAttributes, digest_bytes, digest_file
     from trien_client._pending import AsyncPendingSignature, PendingSignature
+    from trien_client._receipts import VerifiedReceipt
     from trien_client._resources import (
         Activator,
         Approval,
@@ -192,6 +193,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "RevocationPolicy",
         "SigningResult",
     ),
+    "_receipts": ("VerifiedReceipt",),
     "_signers": ("SignatureUse",),
     "_retry": ("RetryPolicy",),
     "_two_phases": ("AsyncOnPending", "OnPending"),
@@ -288,6 +290,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "VerificationError",
+    "VerifiedReceipt",
     "digest_bytes",
     "digest_file",
     "verify_signature",

@@ -15,6 +15,7 @@ from trien_client._base_client import BaseClient
 from trien_client._challenges import Challenge
 from trien_client._items import Item
 from trien_client._pending import AsyncPendingSignature
+from trien_client._receipts import VerifiedReceipt
 from trien_client._resources import Approval, Authorization, Credential, SigningResult
 from trien_client._signers import SignatureUse
 from trien_client._transport import Endpoint
@@ -164,6 +165,12 @@ class AsyncClient(BaseClient[AsyncOneTimePasswordCallback]):
             credential, algorithm, items, approver, lifetime, title, request_id, pss_salt_length, timeout
         )
         return AsyncPendingSignature(await self._run(asking), self._services.two_phases, self._run)
+
+    async def receipt(
+        self, signed: SigningResult | str, *, item: int | None = None, timeout: float | None = None
+    ) -> VerifiedReceipt:
+        """Does what `Client.receipt` does."""
+        return await self._run(self._receipt(signed, item, timeout))
 
     # Authorizations
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from cryptography import x509
@@ -14,6 +15,9 @@ from trien_client._calls import DEFAULT_TIMEOUT, Calls
 from trien_client._connection import ConnectionFile, Identity
 from trien_client._credentials import Credentials
 from trien_client._items import Item
+from trien_client._log_notes import LogKey, read_log_keys
+from trien_client._receipts import Receipts, VerifiedReceipt
+from trien_client._resources import SigningResult
 from trien_client._retry import RetryPolicy
 from trien_client._secret import Secret
 from trien_client._signers import Signers
@@ -37,12 +41,14 @@ class Services:
         timeout: float,
         retries: RetryPolicy,
         one_time_password: AsyncOneTimePasswordCallback | None,
+        log_keys: Sequence[LogKey],
     ) -> None:
         self.calls = Calls(retries=retries, timeout=timeout)
         self.credentials = Credentials(self.calls, channel)
         self.authorizations = Authorizations(self.calls, channel, one_time_password=one_time_password)
         self.signing = Signing(self.calls, channel, self.credentials, trust=trust, one_time_password=one_time_password)
         self.signers = Signers(self.calls, channel)
+        self.receipts = Receipts(self.calls, channel, log_keys=log_keys)
         self.two_phases = TwoPhases(self.calls, self.authorizations, self.signing)
 
 
@@ -60,6 +66,7 @@ def connection_of(path: str | os.PathLike[str] | ConnectionFile, identity: Ident
         "certificate": None if mutual is None else mutual.certificate_file,
         "key": None if mutual is None else mutual.key_file,
         "trust_anchors": file.trust_anchors_file,
+        "log_key": file.log_key,
     }
 
 
@@ -79,6 +86,7 @@ class BaseClient(Generic[Callback]):
         timeout: float = DEFAULT_TIMEOUT,
         one_time_password: Callback | None = None,
         retries: RetryPolicy | None = None,
+        log_key: str | Path | None = None,
     ) -> None:
         trust = CertificateTrust(anchors=trust_anchors, pins=pinned_certificates or {})
         endpoint = Endpoint.of(address, ca_certificates=ca_certificates, token=token, certificate=certificate, key=key)
@@ -89,6 +97,7 @@ class BaseClient(Generic[Callback]):
             timeout=timeout,
             retries=retries or RetryPolicy(),
             one_time_password=one_time_password,
+            log_keys=() if log_key is None else read_log_keys(log_key),
         )
 
     @classmethod
@@ -126,6 +135,14 @@ class BaseClient(Generic[Callback]):
 
     def _trusted(self, credential: str, timeout: float | None) -> Operation[TrustedChain]:
         return self._services.signing.trusted_chain(credential, deadline=self._deadline(timeout))
+
+    def _receipt(
+        self, signed: SigningResult | str, item: int | None, timeout: float | None
+    ) -> Operation[VerifiedReceipt]:
+        receipts = self._services.receipts
+        if isinstance(signed, SigningResult):
+            return receipts.of_signature(signed, item=item, timeout=timeout)
+        return receipts.of_entry(signed, item=item, timeout=timeout)
 
     def _ask(
         self,

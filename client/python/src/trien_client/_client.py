@@ -14,6 +14,7 @@ from trien_client._base_client import BaseClient
 from trien_client._challenges import Challenge
 from trien_client._items import Item
 from trien_client._pending import PendingSignature
+from trien_client._receipts import VerifiedReceipt
 from trien_client._resources import Approval, Authorization, Credential, SigningResult
 from trien_client._signers import SignatureUse
 from trien_client._transport import Endpoint, Transport
@@ -26,6 +27,7 @@ class Client(BaseClient[OneTimePasswordCallback]):
     It is known to the server by a bearer token (`token`) or by a client certificate (`certificate` and `key`).
     `trust_anchors` are the CA certificates that signers' certificates lead to; `pinned_certificates` name the one
     certificate (or its SHA-256 fingerprint) that a credential has to have. One of both is needed for signing.
+    `log_key` is the key of the server's audit log (or a file of its keys), which receipts are verified with.
     `timeout` bounds each call with its retries, in seconds, not counting the time in which a person is asked for a
     one-time password.
     """
@@ -181,6 +183,19 @@ class Client(BaseClient[OneTimePasswordCallback]):
             credential, algorithm, items, approver, lifetime, title, request_id, pss_salt_length, timeout
         )
         return PendingSignature(self._run(asking), self._services.two_phases, self._run)
+
+    def receipt(
+        self, signed: SigningResult | str, *, item: int | None = None, timeout: float | None = None
+    ) -> VerifiedReceipt:
+        """Reads the proof that a signature is in the server's audit log, and verifies it with the log's key.
+
+        `signed` is a signature's result, or the name of an audit entry of this client's. With `item` the receipt is
+        also about that one of the call's digests, and of a result it has to be the digest that was computed here.
+        Waits until the log covers the entry, a second or two.
+
+        Raises `ProofNotValid`, `TrustNotConfigured` without a log key, `Refusal`, `TransportError`.
+        """
+        return self._run(self._receipt(signed, item, timeout))
 
     # Authorizations
 

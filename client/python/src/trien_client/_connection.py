@@ -54,6 +54,8 @@ class ConnectionFile:
     mutual_tls_address: str | None
     ca_file: Path
     trust_anchors_file: Path | None
+    log_key: str | None
+    """The audit log's key, which receipts are verified with."""
     token: Secret | None
     certificates: Mapping[str, CertificateIdentity]
     credentials: tuple[SandboxCredential, ...]
@@ -90,6 +92,7 @@ class ConnectionFile:
             mutual_tls_address=content.get("mutual_tls_address"),
             ca_file=folder / content["ca_file"],
             trust_anchors_file=None if anchors is None else folder / anchors,
+            log_key=content.get("log_key"),
             token=Secret(client["token"]) if client.get("token") else None,
             certificates={
                 identity: CertificateIdentity(

@@ -164,6 +164,8 @@ class SigningResult:
     audit_entry: str
     leaf_hash: bytes
     request_id: str
+    digests: tuple[bytes, ...]
+    """What was authorized, in the items' order, as this SDK computed it: documents' digests (SHA-512 of data)."""
 
 
 def algorithm_message(algorithm: SignatureAlgorithm) -> "algorithms_pb2.SignatureAlgorithm.ValueType":

@@ -182,6 +182,7 @@ class Signing:
             audit_entry=response.audit_entry,
             leaf_hash=response.leaf_hash,
             request_id=request.request_id,
+            digests=items.document_digests(),
         )
 
     def _verify(

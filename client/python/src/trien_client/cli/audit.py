@@ -6,6 +6,7 @@ from trien_client.cli import (
     audit_erasing,
     audit_export,
     audit_following,
+    audit_proofs,
     audit_reading,
     audit_verification,
     operating,
@@ -22,5 +23,8 @@ operating.command(app, "list")(audit_reading.list_entries)
 operating.command(app, "show")(audit_reading.show)
 operating.command(app, "follow")(audit_following.follow)
 operating.command(app, "export")(audit_export.export)
+operating.command(app, "checkpoint")(audit_proofs.checkpoint)
+operating.command(app, "keys")(audit_proofs.keys)
+operating.command(app, "receipt")(audit_proofs.receipt)
 app.command("verify", epilog=EXIT_CODES)(audit_verification.verify)
 operating.command(app, "erase")(audit_erasing.erase)

@@ -120,6 +120,7 @@ class Target:
     key_file: Path | None
     trust_anchors: Path | None
     timeout: float
+    log_key: str | None = None
 
     def connect(self) -> "Client":
         """Makes the client. Explicit options are preferred to the connection file's values."""
@@ -153,7 +154,15 @@ class Target:
             key=self.key_file,
             trust_anchors=self.anchors(),
             timeout=self.timeout,
+            log_key=self.known_log_key(),
         )
+
+    def known_log_key(self) -> str | None:
+        """The audit log's key, or a file of its keys, if one is known."""
+        if self.log_key is not None:
+            return self.log_key
+        file = self._file()
+        return None if file is None else file.log_key
 
     def anchors(self) -> Path | None:
         """The file of trust anchors, if one is known."""

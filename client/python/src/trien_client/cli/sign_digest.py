@@ -9,6 +9,7 @@ import typer
 from trien_client._algorithms import HashFunction, SignatureAlgorithm
 from trien_client.cli import options
 from trien_client.cli.outcome import CommandError, OutputFormat, reported, show
+from trien_client.cli.receipts import LogKey, ReceiptFile, require_receipt, write_receipt
 from trien_client.cli.results import result_content
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def digest(
     force: Annotated[bool, typer.Option("--force", help="Replace the written files if they exist.")] = False,
     signer: options.Signer = None,
     otp_file: options.OneTimePasswordFile = None,
+    receipt: ReceiptFile = None,
+    log_key: LogKey = None,
     connection: options.Connection = None,
     address: options.Address = None,
     ca_file: options.CaFile = None,
@@ -85,7 +88,9 @@ def digest(
             key_file=key_file,
             trust_anchors=trust_anchors,
             timeout=timeout,
+            log_key=log_key,
         )
+        require_receipt(target, receipt, items=len(paths) + len(given), force=force, inputs=paths)
         labels = [str(path) for path in paths] + given
         source = PasswordSource(otp_file, what=", ".join(labels[:5]) + (" …" if len(labels) > 5 else ""))
         with target.connect() as client:
@@ -95,6 +100,7 @@ def digest(
             result = source.until_accepted(_attempt(client, name, chosen, items, person))
         _write(signature_out, result.signatures[0], force)
         _write(certificate_out, _pem(result.certificate_chain), force)
+        write_receipt(target, result, receipt, force=force)
         lines = [f"{value.hex()}  {label}" for value, label in zip(result.signatures, labels, strict=True)]
         signatures = [
             {"item": label, "signature": value.hex()} for value, label in zip(result.signatures, labels, strict=True)

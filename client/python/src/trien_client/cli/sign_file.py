@@ -13,6 +13,7 @@ import typer
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client.cli import options
 from trien_client.cli.outcome import CommandError, OutputFormat, plain, reported, show
+from trien_client.cli.receipts import LogKey, ReceiptFile, require_receipt, write_receipt
 from trien_client.cli.results import result_content
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def file(
     force: Annotated[bool, typer.Option("--force", help="Replace a signature that is in the way.")] = False,
     signer: options.Signer = None,
     otp_file: options.OneTimePasswordFile = None,
+    receipt: ReceiptFile = None,
+    log_key: LogKey = None,
     when_approved: Annotated[
         bool,
         typer.Option(
@@ -71,6 +74,7 @@ def file(
     Examples:
       trien sign file contract.docx --credential hoang-trinh-don-rsa
       trien verify contract.docx --signature contract.docx.p7s
+      trien sign file contract.docx --credential hoang-trinh-don-rsa --receipt contract.receipt
       trien sign file *.xml --credential hoang-trinh-don-p256
       trien sign file plan.dwg --credential hoang-trinh-don-rsa --when-approved
     """
@@ -87,18 +91,20 @@ def file(
         )
         if signature_out is not None and len(files) > 1:
             raise CommandError("--signature-out takes one signature: give one file.")
-        result = job.run(
-            options.Target(
-                connection=connection,
-                address=address,
-                ca_file=ca_file,
-                token_file=token_file,
-                certificate_file=certificate_file,
-                key_file=key_file,
-                trust_anchors=trust_anchors,
-                timeout=timeout,
-            )
+        target = options.Target(
+            connection=connection,
+            address=address,
+            ca_file=ca_file,
+            token_file=token_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            trust_anchors=trust_anchors,
+            timeout=timeout,
+            log_key=log_key,
         )
+        require_receipt(target, receipt, items=len(files), force=force, inputs=files)
+        result = job.run(target)
+        write_receipt(target, result, receipt, force=force)
         how = f"{result.algorithm}, approved by {result.approved_by}, {result.audit_entry}"
         show(
             output,

@@ -11,6 +11,7 @@ import typer
 from trien_client._algorithms import SignatureAlgorithm
 from trien_client.cli import options
 from trien_client.cli.outcome import CommandError, OutputFormat, reported, show
+from trien_client.cli.receipts import LogKey, ReceiptFile, require_receipt, write_receipt
 from trien_client.cli.results import result_content
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def pdf(
     force: Force = False,
     signer: options.Signer = None,
     otp_file: options.OneTimePasswordFile = None,
+    receipt: ReceiptFile = None,
+    log_key: LogKey = None,
     connection: options.Connection = None,
     address: options.Address = None,
     ca_file: options.CaFile = None,
@@ -111,8 +114,11 @@ def pdf(
             key_file=key_file,
             trust_anchors=trust_anchors,
             timeout=timeout,
+            log_key=log_key,
         )
+        require_receipt(target, receipt, items=1, force=force, inputs=[document])
         fields, result = job.run(target)
+        write_receipt(target, result, receipt, force=force)
         show(
             output,
             _line(signed, fields[0], result),
