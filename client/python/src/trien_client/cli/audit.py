@@ -8,6 +8,7 @@ from trien_client.cli import (
     audit_following,
     audit_proofs,
     audit_reading,
+    audit_report,
     audit_verification,
     operating,
 )
@@ -27,4 +28,5 @@ operating.command(app, "checkpoint")(audit_proofs.checkpoint)
 operating.command(app, "keys")(audit_proofs.keys)
 operating.command(app, "receipt")(audit_proofs.receipt)
 app.command("verify", epilog=EXIT_CODES)(audit_verification.verify)
+operating.command(app, "report")(audit_report.report)
 operating.command(app, "erase")(audit_erasing.erase)
