@@ -13,7 +13,27 @@ if TYPE_CHECKING:
 WIDTH = 80
 _INDENT = " " * 10
 _MOST_LINES = 4
-_FIRST = ("reason", "action", "signer", "approver", "client", "operator", "credential", "items", "assurance")
+_FIRST = ("reason", "signer", "approver", "actor", "client", "credential", "items", "proposer")
+_LEFT_TO_SHOW = frozenset(
+    {
+        "action",
+        "algorithm",
+        "approval",
+        "assurance",
+        "authenticator",
+        "authorization",
+        "certificate",
+        "credentialVersion",
+        "digests",
+        "itemKind",
+        "key",
+        "pssSaltLength",
+        "record",
+        "request",
+        "signedDigests",
+    }
+)
+"""What `show` alone prints."""
 
 
 def fields(entry: "AuditEntry") -> dict[str, Any]:
@@ -78,10 +98,21 @@ def _summary(entry: "AuditEntry") -> list[str]:
     details = _parsed(entry)
     if not isinstance(details, dict):
         return [str(entry.details)]
-    ordered = [name for name in _FIRST if name in details] + [name for name in details if name not in _FIRST]
-    parts = [part for name in ordered if (part := _part(name, details[name]))]
-    wrapped = textwrap.wrap("; ".join(parts), WIDTH - len(_INDENT), break_long_words=True)
-    return wrapped if len(wrapped) <= _MOST_LINES else [*wrapped[: _MOST_LINES - 1], "…"]
+    ordered = [name for name in _FIRST if name in details]
+    ordered += [name for name in details if name not in _FIRST and name not in _LEFT_TO_SHOW]
+    packed = _packed([part for name in ordered if (part := _part(name, details[name]))])
+    return packed if len(packed) <= _MOST_LINES else [*packed[: _MOST_LINES - 1], "…"]
+
+
+def _packed(parts: list[str]) -> list[str]:
+    """Puts as many parts in each line as there is room for."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= WIDTH - len(_INDENT):
+            lines[-1] += f"; {part}"
+        else:
+            lines.append(part)
+    return lines
 
 
 def _part(name: str, value: object) -> str:
@@ -97,7 +128,7 @@ def _part(name: str, value: object) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 64 else f"{text[:63]}…"
+    return text if len(text) <= 48 else f"{text[:47]}…"
 
 
 def _cut(line: str) -> str:

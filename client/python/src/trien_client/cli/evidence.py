@@ -250,8 +250,10 @@ def _issued(certificate: "x509.Certificate", issuer: "x509.Certificate") -> bool
 
 
 def _shown(certificate: "x509.Certificate", chain: Iterable[bytes]) -> dict[str, Any]:
+    from cryptography.x509.oid import NameOID
+
     return {
-        "subject": certificate.subject.rfc4514_string(),
+        "subject": certificate.subject.rfc4514_string({NameOID.TITLE: "title"}),
         "issuer": certificate.issuer.rfc4514_string(),
         "serial_number": f"{certificate.serial_number:x}",
         "not_before": _utc(certificate.not_valid_before_utc),

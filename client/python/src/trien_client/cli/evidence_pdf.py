@@ -53,11 +53,10 @@ _FILES = {
     "Report-Bold": ("LiberationSerif-Bold.ttf", "Times New Roman Bold.ttf", "timesbd.ttf", "DejaVuSerif-Bold.ttf"),
     "Report-Mono": ("LiberationMono-Regular.ttf", "Courier New.ttf", "cour.ttf", "DejaVuSansMono.ttf"),
 }
-_WIDTH = A4[0] - 40 * mm
+_WIDTH = A4[0] - 40 * mm - 12  # what a frame keeps free on both sides
 _GREEN, _AMBER, _RED = colors.Color(0.05, 0.4, 0.15), colors.Color(0.55, 0.35, 0), colors.Color(0.7, 0.05, 0.05)
 _COLOURS = {"VERIFIED": _GREEN, "TOLD": _AMBER, "FAILED": _RED}
 _RULE = colors.Color(0.75, 0.75, 0.75)
-_MONO_COLUMNS = 88
 
 
 def write_pdf(facts: dict[str, Any], language: str) -> bytes:
@@ -88,7 +87,7 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]
     """Writes the footer once it is known how many pages there are."""
 
     def __init__(self, *arguments: Any, words: Words, entry: str, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, initialFontName="Report", **options)
         self._words = words
         self._entry = entry
         self._pages: list[dict[str, Any]] = []
@@ -121,8 +120,8 @@ _TEXT = _style("text")
 _LABEL = _style("label", textColor=colors.Color(0.3, 0.3, 0.3))
 _BOLD = _style("bold", fontName="Report-Bold")
 _SMALL = _style("small", fontSize=9, leading=12)
-_HASH = _style("hash", fontName="Report-Mono", fontSize=8, leading=10.5)
-_RECEIPT = _style("receipt", fontName="Report-Mono", fontSize=7.2, leading=9)
+_HASH = _style("hash", fontName="Report-Mono", fontSize=8, leading=14)
+_LARGEST_MONO, _SMALLEST_MONO = 7.2, 4.5
 
 
 def _story(facts: dict[str, Any], words: Words) -> list[Flowable]:
@@ -285,10 +284,10 @@ def _appendix(facts: dict[str, Any], words: Words) -> Iterable[Flowable]:
         return
     yield _paragraph(words.sections["appendix"], _HEADING)
     yield _paragraph(words.receipt, _BOLD)
-    yield Preformatted(_folded(proof["receipt"]), _RECEIPT)
+    yield _verbatim(proof["receipt"])
     yield Spacer(1, 3 * mm)
     yield _paragraph(words.keys, _BOLD)
-    yield Preformatted(_folded(proof["log_keys"] or ""), _RECEIPT)
+    yield _verbatim(proof["log_keys"] or "")
     if proof["item_receipts"]:
         yield Spacer(1, 3 * mm)
         yield _paragraph(words.items.format(count=len(proof["item_receipts"])), _SMALL)
@@ -342,15 +341,12 @@ def _drawable(text: str, font: str) -> str:
     return "".join(one if ord(one) in glyphs and one.isprintable() else "?" for one in text)
 
 
-def _folded(text: str) -> str:
-    """Returns lines that the page is wide enough for; one that is too long goes on behind a backslash."""
-    lines = []
-    for line in text.rstrip("\n").split("\n"):
-        while len(line) > _MONO_COLUMNS:
-            lines.append(line[:_MONO_COLUMNS] + "\\")
-            line = line[_MONO_COLUMNS:]
-        lines.append(line)
-    return "\n".join(_drawable(line, "Report-Mono") for line in lines)
+def _verbatim(text: str) -> Flowable:
+    """Returns lines as they are, in letters that the longest of them has room in: they are to be copied."""
+    lines = [_drawable(line, "Report-Mono") for line in text.rstrip("\n").split("\n")]
+    longest = max(1, *(pdfmetrics.stringWidth(line, "Report-Mono", 1) for line in lines))
+    size = max(_SMALLEST_MONO, min(_LARGEST_MONO, _WIDTH / longest))
+    return Preformatted("\n".join(lines), _style("verbatim", fontName="Report-Mono", fontSize=size, leading=size * 1.3))
 
 
 def _named(about: dict[str, Any], what: str) -> str | None:

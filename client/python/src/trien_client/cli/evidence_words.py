@@ -57,7 +57,7 @@ VIETNAMESE = Words(
         "time": "Thời điểm ghi nhật ký",
         "kind": "Loại sự kiện",
         "client": "Ứng dụng yêu cầu ký",
-        "credential": "Thông tin xác thực ký",
+        "credential": "Khóa và chứng thư đã dùng",
         "reason": "Lý do từ chối",
         "subject": "Chủ thể",
         "issuer": "Cơ quan cấp",
