@@ -48,18 +48,19 @@ def report(
     ] = None,
     lang: Annotated[Language, typer.Option("--lang", help="The report's language.")] = Language.VI,
     log_key: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--log-key",
-            metavar="FILE",
+            metavar="FILE|KEY",
             help="The log's keys (`log-keys`), as you got them from elsewhere; without it those that the server names.",
         ),
     ] = None,
     trust_anchors: options.TrustAnchors = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the files.")] = False,
 ) -> None:
-    """Write the evidence of one signature: who, when, by which authority, and the proof.
+    """Write the evidence of one signature as a PDF.
 
+    It says who signed, when, by which authority, and proves it.
     What can be checked is checked here first: the proof in the log, the signatures with the certificate, the digest of
     the document. The report says of each fact whether it was verified or only told. When a check fails it says so, too,
     and the command ends with 5.
@@ -166,12 +167,16 @@ def _signed_parts(path: Path) -> Iterable[bytes]:
     return found
 
 
-def _keys(path: Path | None) -> "list[LogKey] | None":
-    if path is None:
+def _keys(given: str | None) -> "list[LogKey] | None":
+    if given is None:
         return None
+    from trien_client._errors import ProofNotValid
     from trien_client.log import read_log_keys
 
-    return list(read_log_keys(path))
+    try:
+        return list(read_log_keys(given))
+    except ProofNotValid as fault:
+        raise CommandError(f"--log-key: {fault}") from None
 
 
 def _anchors(path: Path | None) -> "tuple[x509.Certificate, ...]":

@@ -75,6 +75,7 @@ def write_pdf(facts: dict[str, Any], language: str) -> bytes:
         author="trien",
         subject=facts["entry"]["name"],
         lang=language,
+        initialFontName="Report",
         invariant=1,
     )
     document.build(
@@ -87,7 +88,7 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]
     """Writes the footer once it is known how many pages there are."""
 
     def __init__(self, *arguments: Any, words: Words, entry: str, **options: Any) -> None:
-        super().__init__(*arguments, initialFontName="Report", **options)
+        super().__init__(*arguments, **options)
         self._words = words
         self._entry = entry
         self._pages: list[dict[str, Any]] = []
@@ -153,6 +154,7 @@ def _verdict(checks: Sequence[dict[str, Any]], words: Words) -> Flowable:
     box.setStyle(
         TableStyle(
             [
+                ("FONTNAME", (0, 0), (-1, -1), "Report"),
                 ("BOX", (0, 0), (-1, -1), 1, colour),
                 ("TOPPADDING", (0, 0), (-1, -1), 6),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 8),
@@ -304,6 +306,7 @@ def _fields(words: Words, fields: Iterable[tuple[str, str | None]], *, hashes: I
     table.setStyle(
         TableStyle(
             [
+                ("FONTNAME", (0, 0), (-1, -1), "Report"),
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("TOPPADDING", (0, 0), (-1, -1), 1.5),
                 ("BOTTOMPADDING", (0, 0), (-1, -1), 1.5),
@@ -319,6 +322,7 @@ def _table(rows: list[list[Flowable]], widths: list[float]) -> Flowable:
     table.setStyle(
         TableStyle(
             [
+                ("FONTNAME", (0, 0), (-1, -1), "Report"),
                 ("VALIGN", (0, 0), (-1, -1), "TOP"),
                 ("LINEBELOW", (0, 0), (-1, 0), 0.8, colors.black),
                 ("LINEBELOW", (0, 1), (-1, -1), 0.3, _RULE),
