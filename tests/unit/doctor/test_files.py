@@ -69,6 +69,19 @@ def test_missing_files_and_wrong_ones_are_each_an_error(subject: Subject, tmp_pa
     assert any("server.tls_certificate_file" in text for text in told)
 
 
+def test_a_place_for_the_audit_log_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    key = tmp_path / "syslog.key"
+    key.touch(mode=0o644)
+    audit = {"tile_folder": tmp_path / "tiles", "export_file": tmp_path / "absent" / "log.jsonl"}
+    syslog = {"url": "tls://siem.example:6514", "key_file": key, "certificate_file": tmp_path / "absent.pem"}
+    told = texts(found(files, subject_of(tmp_path, audit=audit, syslog=syslog)))
+    for words in ("audit.tile_folder", "audit.export_file", "syslog.key_file", "syslog.certificate_file"):
+        assert len([text for text in told if text.startswith(words)]) == 1
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "absent").mkdir()
+    assert not [text for text in texts(found(files, subject_of(tmp_path, audit=audit))) if text.startswith("audit")]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_is_told_to_look_as_the_servers_user_and_a_strangers_file_is_an_error(
     subject: Subject, tmp_path: Path

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from trien_server.cli.checks import file_findings
+from trien_server.cli.checks import file_findings, secret_faults
 from trien_server.cli.doctor.findings import Finding, NotLookedAt, error, warning
 from trien_server.cli.doctor.subject import Subject
 from trien_server.config import Config
@@ -43,6 +43,33 @@ def files(subject: Subject) -> Iterator[Finding]:
     """Yields which of the files that the configuration names are missing or cannot be used."""
     for fault in file_findings(subject.config):
         yield error(fault, next((advice for words, advice in _ADVICE.items() if words in fault), _MISSING))
+    yield from _log_places(subject.config)
+
+
+def _log_places(config: Config) -> Iterator[Finding]:
+    """Yields where the audit log cannot go, though it is to: the server runs on, and nobody gets it there."""
+    folder, file = config.audit.tile_folder, config.audit.export_file
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        yield error(
+            f"audit.tile_folder: {folder} is no folder that this user may write to.",
+            "Make the folder, owned by the server's user: it is not made by itself, for it may be a mount.",
+        )
+    if file is not None and not os.access(file if file.exists() else file.parent, os.W_OK):
+        yield error(
+            f"audit.export_file: this user may not write to {file}.", "Make its folder, owned by the server's user."
+        )
+    if config.syslog is not None:
+        named = {"syslog.key_file": config.syslog.key_file, "syslog.ca_file": config.syslog.ca_file}
+        named["syslog.certificate_file"] = config.syslog.certificate_file
+        for key, path in named.items():
+            if path is not None and not os.access(path, os.R_OK):
+                yield error(f"{key}: this user cannot read {path}.", _MISSING)
+        yield from _key_findings("syslog.key_file", config.syslog.key_file)
+
+
+def _key_findings(key: str, path: Path | None) -> Iterator[Finding]:
+    for fault in [] if path is None or not path.exists() else secret_faults(path):
+        yield error(f"{key}: {fault}", _ADVICE["chmod"])
 
 
 def require_files(subject: Subject, section: str) -> None:
@@ -133,6 +160,12 @@ def _optional(config: Config) -> Iterator[tuple[str, Path | None]]:
         yield "sms.secret_file", config.sms.secret_file
         yield "sms.bearer_token_file", config.sms.bearer_token_file
         yield "sms.ca_file", config.sms.ca_file
+    if config.syslog is not None:
+        yield "syslog.key_file", config.syslog.key_file
+        yield "syslog.certificate_file", config.syslog.certificate_file
+        yield "syslog.ca_file", config.syslog.ca_file
+    yield "audit.tile_folder", config.audit.tile_folder
+    yield "audit.export_file", config.audit.export_file
 
 
 def _confidential(subject: Subject) -> Iterator[tuple[str, Path]]:

@@ -52,8 +52,10 @@ def _written(subject: Subject) -> Iterator[tuple[str, Path]]:
         yield "database", database.parent
     if subject.token_folder is not None:
         yield "token", subject.token_folder
+    export = subject.config.audit.export_file
     for key, folder in (
         ("audit.tile_folder", subject.config.audit.tile_folder),
+        ("audit.export_file", None if export is None else export.parent),
         ("ca.crl_folder", subject.config.ca.crl_folder),
     ):
         if folder is not None:
