@@ -51,7 +51,7 @@ def test_a_fault_in_a_check_is_a_finding_and_keeps_what_was_found_before_it() ->
         check("a", warning("first", "do"), fault=RuntimeError("surprise")),
         check("b", fault=StoreUnavailable("The database went away.")),
         check("c", fault=NotLookedAt("there is none")),
-        check("d", note("still looked at", "nothing")),
+        check("d", note("still looked at", "nothing"), fault=NotLookedAt("the rest is not there")),
         progress=heard.append,
     )
     texts = [finding.text for _, finding in seen.findings]

@@ -73,6 +73,14 @@ class LogPublisher:
         except LogFaults as fault:
             raise distrust_log(self._report, fault) from fault
 
+    def check(self) -> None:
+        """Checks that what is published is a part of the log, and writes nothing.
+
+        Raises `OSError` when it cannot be read, and one of `LogFaults`.
+        """
+        present = self._publication.checkpoint()
+        self._transactions.read(lambda view: _wanted(read_signed_log(view), present))
+
     def _update(self, present: str | None) -> LogUpdate | None:
         """Returns what is to be published.
 

@@ -32,6 +32,7 @@ from trien_server.services.enrolling import BeginEnrolment, ConfirmEnrolment, Op
 from trien_server.services.enrolment_codes import SendEnrolmentCode
 from trien_server.services.enrolments import CancelEnrolment, CreateEnrolments, GetEnrolment, ListEnrolments
 from trien_server.services.evidence import GetEvidence
+from trien_server.services.examine_log import ExamineLog
 from trien_server.services.expiry_notices import Expiring, ExpiryNotices
 from trien_server.services.generate_signing_request import GenerateSigningRequest
 from trien_server.services.import_signers import ImportSigners
@@ -391,6 +392,7 @@ class UseCases:
         self.get_checkpoint = GetCheckpoint(transactions=transactions, report=report)
         self.get_consistency_proof = GetConsistencyProof(transactions=transactions, report=report)
         self.get_log_keys = GetLogKeys(transactions=transactions, report=report)
+        self.examine_log = ExamineLog(transactions=background)
         self.log_publisher = None
         if log_publication is not None:
             self.log_publisher = LogPublisher(

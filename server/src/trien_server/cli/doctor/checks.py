@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from trien_server.cli.doctor import carriers, certificates, database, files, installation, machine, token
+from trien_server.cli.doctor import carriers, certificates, database, files, installation, log, machine, token
 from trien_server.cli.doctor.findings import Check
 
 CONFIGURATION: Final = "configuration"
@@ -116,6 +116,12 @@ CHECKS: Final = (
         name="credentials",
         sees="how many credentials' certificates expire within 30 days, and the installation's own CAs",
         look=installation.credentials,
+        needs=("installation",),
+    ),
+    Check(
+        name="log",
+        sees="the audit log's newest checkpoint, its newest 500 entries, and what is published in audit.tile_folder",
+        look=log.log,
         needs=("installation",),
     ),
     Check(

@@ -62,7 +62,8 @@ def _look(check: Check, subject: Subject) -> list[Finding]:
         for finding in check.look(subject):
             found.append(finding)  # noqa: PERF402 - what was found before a fault stays found
     except NotLookedAt:
-        raise
+        if not found:
+            raise
     except Exception as fault:  # noqa: BLE001 - one check must not end the others
         known = explain(fault)
         text = known if known is not None else f"The check did not come to its end: {type(fault).__name__}: {fault}"
