@@ -287,8 +287,8 @@ def _calls(ceremony: Ceremony, trace: Path, names: str) -> int:
 @pytest.mark.parametrize(
     ("names", "every"),
     [
-        pytest.param("rename,unlink,fsync,fdatasync", 1, marks=pytest.mark.slow),
-        pytest.param("ftruncate", 20, marks=pytest.mark.slow),
+        pytest.param("rename,unlink,fsync,fdatasync", 3, marks=pytest.mark.slow),
+        pytest.param("ftruncate", 25, marks=pytest.mark.slow),
     ],
 )
 def test_a_ceremony_that_was_killed_anywhere_is_completed_by_holding_it_again(
