@@ -13,8 +13,9 @@ from tests.e2e.test_canary import encodings
 from tests.e2e.test_installation_keys import PATIENCE, generations
 from tests.e2e.test_keys import digest_of
 from tests.support.ceremony import EXAMPLE, OFFICERS, Ceremony
+from tests.support.postgres import PostgresServer
 from tests.support.sandbox import Installation, trien_server
-from tests.support.softhsm import MODULE
+from tests.support.softhsm import MODULE, environment_kept
 from tests.support.workers import wait_until
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from trien_client.cli.main import build_app
 from trien_server.ceremony.plan import TABLES, BadPlan, Plan, load_plan
 from trien_server.cli.ceremony import NotConfirmed, confirm, prepare
 from trien_server.core.secret import Secret
+from trien_server.host.private_ca import PrivateCa
 from trien_server.hsm import create_softhsm_token
 
 WIDTH = 80
@@ -383,3 +385,68 @@ def _rotate(held: Ceremony, installation: Installation, purpose: str) -> None:
     name = next(word.rstrip(":") for word in text.split() if word.startswith("proposals/"))
     shown = officer(installation, held, "tran-thi-b", "proposals", "show", name)
     officer(installation, held, "tran-thi-b", "proposals", "approve", name, "--digest", digest_of(shown))
+
+
+@pytest.mark.slow
+@pytest.mark.promise("P9")
+def test_a_token_of_any_module_postgresql_and_an_officers_own_certificate(tmp_path: Path) -> None:
+    server = PostgresServer()
+    try:
+        server.set_up()
+        _hold_with_everything_from_elsewhere(Ceremony(tmp_path / "ceremony"), server)
+    finally:
+        server.stop()
+
+
+def _hold_with_everything_from_elsewhere(ceremony: Ceremony, server: PostgresServer) -> None:
+    token = ceremony.folder / "vendor"
+    pins = {"pin": Secret(b"48151623-user"), "so-pin": Secret(b"42108151-officer"), "wrong": Secret(b"00000000")}
+    with environment_kept("SOFTHSM2_CONF"):
+        configuration = create_softhsm_token(
+            token, label="VENDOR", pin=pins["pin"], so_pin=pins["so-pin"], module_path=MODULE
+        )
+    for name, pin in pins.items():
+        path = ceremony.folder / name
+        path.write_bytes(pin.reveal() + b"\n")
+        path.chmod(0o600)
+    ceremony.replace(
+        "softhsm = true",
+        f'softhsm = false\nmodule = "{MODULE}"\nlabel = "VENDOR"\npin_file = "wrong"\nso_pin_file = "so-pin"',
+    )
+    url = server.url(server.copy())
+    ceremony.replace('store_url = "sqlite:///trien.db"', f'store_url = "{url}"')
+    agency = PrivateCa.create("the agency's CA")
+    (ceremony.folder / "agency.pem").write_bytes(agency.identity.certificate)
+    request = (ceremony.folder / "tran-thi-b.csr").read_bytes()
+    (ceremony.folder / "tran-thi-b.pem").write_bytes(agency.certify_client(request))
+    ceremony.replace('certificate_request = "tran-thi-b.csr"', 'certificate = "tran-thi-b.pem"')
+    ceremony.replace('# client_ca_file = "agency-ca.pem"', 'client_ca_file = "agency.pem"')
+
+    there = {"SOFTHSM2_CONF": str(configuration)}
+    before = ceremony.made()
+    refused = ceremony.hold("--check", **there)
+    assert (refused.returncode, "PIN" in refused.stderr) == (3, True), refused.stderr
+    assert ceremony.made() == before
+    ceremony.replace('pin_file = "wrong"', 'pin_file = "pin"')
+    assert ceremony.hold("--check", **there).returncode == 0
+    done = ceremony.hold(**there)
+    assert done.returncode == 0, done.stderr
+    assert "label VENDOR" in done.stdout
+    assert "trusted" in done.stdout
+
+    installation = Installation(ceremony.installation, **there)
+    try:
+        installation.start()
+        for name in OFFICERS:
+            assert "tran-thi-b" in officer(installation, ceremony, name, "access", "operators", "list")
+    finally:
+        installation.kill()
+    another = Ceremony(ceremony.folder / "another")
+    another.replace(
+        "softhsm = true", f'softhsm = false\nmodule = "{MODULE}"\nlabel = "VENDOR"\npin_file = "{ceremony.folder}/pin"'
+    )
+    refused = another.hold("--check", **there)
+    assert (refused.returncode, "it has keys of an installation" in refused.stderr) == (1, True), refused.stderr
+    another.replace('store_url = "sqlite:///trien.db"', f'store_url = "{url}"')
+    refused = another.hold("--check", **there)
+    assert "has an installation already" in refused.stderr

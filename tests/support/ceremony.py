@@ -89,8 +89,10 @@ class Ceremony:
         given = options or ("--sha256", self.sha256)
         return [sys.executable, "-m", "trien_server", "ceremony", str(self.plan), *given]
 
-    def hold(self, *options: str, around: tuple[str, ...] = (), typed: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs the command to its end, under another one when it is given."""
+    def hold(
+        self, *options: str, around: tuple[str, ...] = (), typed: str = "", **added: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs the command to its end, under another one when it is given; `added` joins the environment."""
         return subprocess.run(
             [*around, *self.command(*options)],
             input=typed,
@@ -98,7 +100,7 @@ class Ceremony:
             text=True,
             timeout=300,
             cwd=self.folder,
-            env=environment(),
+            env=environment(**added),
             check=False,
         )
 

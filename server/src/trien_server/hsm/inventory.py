@@ -54,7 +54,8 @@ def try_token(
     """Logs in as whom there is a PIN for, and returns the labels of keys that are on the token as an installation's.
 
     It tries what the server asks of every token; with `custody` also whether the token makes keys that can be exported.
-    Nothing is left. Each PIN is tried once. Loads and ends the module. Raises `PinRejected`, `NotProvisioned`, `HsmUnavailable`.
+    Nothing is left. Each PIN is tried once. Loads and ends the module. Raises `PinRejected`, `NotProvisioned`,
+    `HsmUnavailable`.
     """
     module = load_module(module_path)
     try:
