@@ -10,9 +10,8 @@ from tests.support.log_keys import LogKeyPair
 from tests.support.world import World, operators
 
 from trien_client.cli.statements import restore_approval
-from trien_server.core.audit import leaf_hash
 from trien_server.core.audit_lines import json_line
-from trien_server.core.merkle import Frontier
+from trien_server.core.merkle import Frontier, hash_leaf
 from trien_server.core.ports import Transaction
 from trien_server.core.records import LogCheckpoint, LogHead
 from trien_server.core.restores import (
@@ -43,7 +42,7 @@ def seal_log(world: World) -> str:
         before = Frontier() if head is None else Frontier(head.record.size, head.record.frontier)
         unsealed = sorted(transaction.unsealed(limit=100_000), key=lambda row: (row.record.time, row.record.name))
         transaction.assign_positions(before.size, [row.record.name for row in unsealed])
-        after = before.extend(leaf_hash(row.record.leaf) for row in unsealed)
+        after = before.extend(hash_leaf(row.record.leaf) for row in unsealed)
         origin = KEY.origin if head is None else head.record.origin
         given: dict[str, Any] = {"origin": origin, "size": after.size, "root": after.root(), "time": at}
         version = 1 if head is None else head.record.version + 1

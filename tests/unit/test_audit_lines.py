@@ -11,7 +11,8 @@ from tests.support.syslog_receivers import parsed
 
 from trien_client import audit_lines as of_the_client
 from trien_server.core import audit_lines
-from trien_server.core.audit import leaf_hash, make_entry
+from trien_server.core.audit import make_entry
+from trien_server.core.merkle import hash_leaf
 from trien_server.core.records import AuditEntry
 from trien_server.rpc.audit_entries import entry_out
 from trien_server.services.audit_entries import PositionedEntry
@@ -69,7 +70,7 @@ def test_a_syslog_message_is_one_that_rfc_5424_reads(text: str, kind: str, subje
     message = parsed(encoded)
     assert message.time == "2026-11-24T15:51:07.000040Z"
     assert message.parameters["subject"] == subject
-    assert message.parameters["leafHash"] == leaf_hash(one.leaf).hex()
+    assert message.parameters["leafHash"] == hash_leaf(one.leaf).hex()
     assert message.position == 7
     assert "\n" not in message.text
     if "detailsLength" not in message.parameters:

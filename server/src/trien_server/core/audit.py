@@ -62,11 +62,6 @@ def _leaf_with(entry: AuditEntry, details_commitment: bytes) -> bytes:
     )
 
 
-def leaf_hash(leaf: bytes) -> bytes:
-    """Returns the Merkle leaf hash: SHA-256 over 0x00 and the leaf (RFC 6962, section 2.1)."""
-    return hashlib.sha256(b"\x00" + leaf).digest()
-
-
 def make_entry(
     *,
     name: str,

@@ -6,7 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 
-from trien_server.core.audit import leaf_hash
+from trien_server.core.merkle import hash_leaf
 from trien_server.core.records import AuditEntry
 
 STRUCTURED_DATA_ID = "trienAudit@32473"
@@ -74,7 +74,7 @@ def syslog_message(position: int, entry: AuditEntry, *, hostname: str) -> bytes:
 
 def _head(position: int, entry: AuditEntry, hostname: str, *, cut: int | None) -> bytes:
     priority = 8 * _LOG_AUDIT + _severity(entry.kind)
-    parameters = {"position": str(position), "name": entry.name, "leafHash": leaf_hash(entry.leaf).hex()}
+    parameters = {"position": str(position), "name": entry.name, "leafHash": hash_leaf(entry.leaf).hex()}
     if entry.subject is not None:
         parameters["subject"] = entry.subject
         parameters["subjectVersion"] = str(entry.subject_version)

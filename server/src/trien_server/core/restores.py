@@ -11,10 +11,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from trien_server.core.approval import approval_text, statement_digest
-from trien_server.core.audit import leaf_hash, leaf_of
+from trien_server.core.audit import leaf_of
 from trien_server.core.backups import LogState, Manifest
 from trien_server.core.checkpoints import NoteNotValid, parse_checkpoint, parse_note
-from trien_server.core.merkle import EMPTY_ROOT, Frontier
+from trien_server.core.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from trien_server.core.records import AuditEntry
 
 STATEMENT = "trien restore 1"
@@ -258,7 +258,7 @@ class Replay:
 
     def append(self, leaf: bytes) -> None:
         """Takes in the next leaf's bytes."""
-        self._frontier = self._frontier.extend([leaf_hash(leaf)])
+        self._frontier = self._frontier.extend([hash_leaf(leaf)])
         if self.size in self._wanted:
             self.roots[self.size] = self.root()
 
