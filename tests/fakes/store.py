@@ -179,6 +179,9 @@ class _MemorySnapshot:
             self._require_readable(kind.table, row.record.name)
         return found
 
+    def count(self, kind: type[Record]) -> int:
+        return len(self._rows(kind.table))
+
     def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
         rows: list[Sealed[AuditEntry]] = [
             row

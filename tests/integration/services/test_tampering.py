@@ -36,7 +36,7 @@ from trien_server.core.records import (
     Revocation,
 )
 from trien_server.services.changes import Change
-from trien_server.services.integrity import Fault, Finding
+from trien_server.services.findings import Fault, Finding
 from trien_server.services.integrity_rules import REFERENCES, kind_of
 from trien_server.services.transactions import next_version
 from trien_server.store.mapping import mapping_of

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import typer
 
+from trien_server.cli.pace import Pace
 from trien_server.config import Config
 from trien_server.core.errors import StoreUnavailable
 from trien_server.host.log import Log
-from trien_server.services.integrity import Fault, Finding
+from trien_server.services.findings import Fault, Finding
 from trien_server.store.schema import SchemaMismatch
 from trien_server.wiring import Instance
 
@@ -35,8 +36,8 @@ ADVICE: Mapping[str, str] = {
 """What to do, by the kind of a finding."""
 
 
-def check(config: Config, *, as_json: bool) -> bool:
-    """Prints what is wrong; returns whether something is.
+def check(config: Config, *, as_json: bool, unwrap: bool = False) -> bool:
+    """Prints what is wrong; returns whether something is. How long it takes is said on the standard error.
 
     Raises `BadConfiguration`, `OSError`, `PinRejected`, `NotProvisioned`, `HsmUnavailable`, `StoreUnavailable`.
     """
@@ -50,8 +51,12 @@ def check(config: Config, *, as_json: bool) -> bool:
         return True
     try:
         instance.use.check_start()
-        for finding in instance.use.check_integrity():
+        check_integrity = instance.use.check_integrity
+        pace = Pace(check_integrity.total(), monotonic=instance.clock.monotonic, quiet=as_json)
+        for finding in check_integrity(unwrap=unwrap, looked=pace):
+            pace.end()
             told.finding(finding)
+        pace.end()
     except StoreUnavailable as fault:
         told.tell(DATABASE, "database", "all", fault.message)
     finally:

@@ -324,19 +324,24 @@ def migrate(config: ConfigOption = None, overrides: SetOption = None) -> None:
 @app.command()
 def fsck(
     output: Annotated[str, typer.Option("--output", metavar="text|json", help="What to print.")] = "text",
+    unwrap: Annotated[
+        bool, typer.Option("--unwrap", help="Also have the token open every wrapped key and sign with it.")
+    ] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Look for what was changed behind the server's back.
 
-    Reads every row of the database and every key of the token: seals, the log and what it names, references, approvals,
-    recorded signatures. Changes nothing, and works while servers run and when they are down. Exit code 1 when something
-    was found, or when not everything could be looked at.
+    Reads every row of the database and every key of the token: seals, the whole log and what was signed and published
+    of it, what it names, references, approvals, recorded signatures. Changes nothing, and works while servers run and
+    when they are down. Says how long it takes. Exit code 1 when something was found, or when not everything could be
+    looked at.
 
     \b
     Examples:
       trien-server fsck --config /var/lib/trien/trien.toml
       trien-server fsck --output json | jq .findings
+      trien-server fsck --unwrap
     """
     if output not in {"text", "json"}:
         typer.echo("--output is text or json.", err=True)
@@ -348,7 +353,7 @@ def fsck(
     with _explained():
         from trien_server.cli.fsck import check
 
-        if check(loaded.config, as_json=output == "json"):
+        if check(loaded.config, as_json=output == "json", unwrap=unwrap):
             raise typer.Exit(1)
 
 

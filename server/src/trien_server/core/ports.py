@@ -335,6 +335,9 @@ class Snapshot(Protocol):
         Fields that are searched on the way of a request have an index.
         """
 
+    def count(self, kind: type[Record]) -> int:
+        """Returns how many records of a kind there are; may read all of their names."""
+
     def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
         """Returns the entry with the highest `subject_version` that names `subject`."""
 

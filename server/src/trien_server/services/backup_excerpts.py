@@ -131,6 +131,9 @@ class Excerpt:
             and all(getattr(rows[name].record, field) == value for field, value in equal.items())
         ][:limit]
 
+    def count(self, kind: type[Record]) -> int:
+        return len(self._rows[kind])
+
     def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
         return self._changes.get(subject)
 

@@ -7,18 +7,18 @@ here: in the log, in other rows, and on the token.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from trien_server.core.errors import RecordNotTrusted
-from trien_server.core.ports import Hsm, Sealed, Snapshot, Store
+from trien_server.core.items import SignatureScheme
+from trien_server.core.ports import Hsm, KeyMismatch, Sealed, Snapshot, Store
 from trien_server.core.records import (
     HOT_RECORDS,
     SLOW_RECORDS,
     AuditEntry,
     AuditErasure,
+    InstallationKey,
     Key,
     KeyState,
     ProtectionLevel,
@@ -26,6 +26,11 @@ from trien_server.core.records import (
     RequestPurge,
 )
 from trien_server.core.retention import REMOVED
+from trien_server.core.signing_request import ALGORITHMS
+from trien_server.core.verification import SignatureDoesNotVerify, verify_signature
+from trien_server.services.access import reference_of
+from trien_server.services.findings import Fault, Finding
+from trien_server.services.log_integrity import CheckLog
 from trien_server.services.sealing_generations import read_sealing_generations
 from trien_server.services.seals import Seals
 from trien_server.services.trusted import TrustedView
@@ -34,32 +39,8 @@ REQUEST_PURGE = "requestPurge"
 PAGE = 200
 """How many rows are in memory at a time, and are read from one snapshot."""
 
+_MOST_WAITING = 100_000
 _NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-class Fault(StrEnum):
-    """What is wrong, in kinds that have one advice each."""
-
-    ROW = "ROW"
-    DELETED = "DELETED"
-    REFERENCE = "REFERENCE"
-    LOG = "LOG"
-    DECISION = "DECISION"
-    REPLAY_MEMORY = "REPLAY_MEMORY"
-    OUTCOME = "OUTCOME"
-    PROPOSAL = "PROPOSAL"
-    KEY_MISSING = "KEY_MISSING"
-    KEY_UNKNOWN = "KEY_UNKNOWN"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that is wrong: of which row (or object of the token), and what."""
-
-    fault: Fault
-    table: str
-    name: str
-    text: str
 
 
 class Trusted:
@@ -73,6 +54,7 @@ class Trusted:
         self._seals = seals
         self._purged_before: datetime | None = None
         self._erasable: frozenset[str] | None = None
+        self._waiting: frozenset[str] | None = None
 
     def get(self, kind: type[Any], name: str) -> Any | None:
         try:
@@ -89,6 +71,18 @@ class Trusted:
             purge = self.get(RequestPurge, REQUEST_PURGE)
             self._purged_before = _NEVER if purge is None else purge.purged_before
         return since < self._purged_before
+
+    def has_place(self, entry: str) -> bool:
+        """Tells whether an audit entry has a position in the log, or waits for one."""
+        if self.snapshot.position(entry) is not None:
+            return True
+        if self._waiting is None:
+            try:
+                rows = self.snapshot.unsealed(limit=_MOST_WAITING)
+            except RecordNotTrusted:
+                return True  # one of them cannot be read: told of where its table is walked
+            self._waiting = frozenset(row.record.name for row in rows)
+        return entry in self._waiting or len(self._waiting) == _MOST_WAITING
 
     def is_agreed_erasure(self, entry: str) -> bool:
         """Tells whether two operators agreed that an audit entry loses its details."""
@@ -122,6 +116,7 @@ class Trusted:
 Rule = Callable[[Trusted, Any], Iterator[Finding]]
 """Says what is wrong with a row whose seal is good, or with what it names; reads the same snapshot."""
 
+_ALL: tuple[type[Record], ...] = (*SLOW_RECORDS, *HOT_RECORDS)
 _ON_THE_TOKEN = frozenset(
     {KeyState.ENABLED, KeyState.DISABLED, KeyState.DESTROY_SCHEDULED, KeyState.PENDING_GENERATION, KeyState.DESTROYING}
 )
@@ -132,16 +127,34 @@ _WITHOUT_WORK = frozenset({KeyState.ENABLED, KeyState.DISABLED, KeyState.DESTROY
 class CheckIntegrity:
     """Checks every row and the token's keys, in pages, also while servers run. Changes nothing."""
 
-    def __init__(self, *, store: Store, seals: Seals, hsm: Hsm, rules: Mapping[type[Record], tuple[Rule, ...]]) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        seals: Seals,
+        hsm: Hsm,
+        rules: Mapping[type[Record], tuple[Rule, ...]],
+        log: CheckLog,
+    ) -> None:
         self._store = store
+        self._log = log
         self._seals = seals
         self._hsm = hsm
         self._rules = rules
         self.counts: Counter[str] = Counter()
         """How many rows of each table, and objects of the token, were looked at."""
 
-    def __call__(self) -> Iterator[Finding]:
-        """Yields what is wrong.
+    def total(self) -> int:
+        """Returns how many rows will be looked at, roughly: the audit entries twice. Raises `StoreUnavailable`."""
+        counts = self._store.read(lambda snapshot: [snapshot.count(kind) for kind in _ALL])
+        return sum(counts) + counts[_ALL.index(AuditEntry)]
+
+    def __call__(
+        self, *, unwrap: bool = False, looked: Callable[[str, int], None] = lambda _, __: None
+    ) -> Iterator[Finding]:
+        """Yields what is wrong. `looked` hears of which table how many rows were looked at.
+
+        With `unwrap` the token opens every wrapped key, and signs with it.
 
         Raises `StoreUnavailable` or `HsmUnavailable`: then not everything was looked at.
         """
@@ -154,13 +167,18 @@ class CheckIntegrity:
                 )
             )
         on_token = self._hsm.key_pairs()
-        recorded: dict[bytes, Key] = {}
-        for kind in (*SLOW_RECORDS, *HOT_RECORDS):
-            for row in self._walk(kind):
-                if isinstance(row, Finding):
-                    yield row
-                elif isinstance(row, Key) and row.protection_level is ProtectionLevel.TOKEN:
-                    recorded[row.object_id] = row
+        recorded: dict[bytes, Key | InstallationKey] = {}
+        for kind in _ALL:
+            for row in self._walk(kind, looked):
+                match row:
+                    case Finding():
+                        yield row
+                    case Key(protection_level=ProtectionLevel.TOKEN) | InstallationKey(object_id=bytes()):
+                        recorded[row.object_id or b""] = row
+                    case Key() if unwrap and row.state in _WITHOUT_WORK:
+                        yield from self._unwrap(row)
+        yield from self._log(looked)
+        self.counts += self._log.counts
         self.counts["key pairs on the token"] += len(on_token)
         found = list(_compare(on_token, recorded))
         if found:
@@ -168,12 +186,32 @@ class CheckIntegrity:
             again = set(_compare(self._hsm.key_pairs(), recorded))
             yield from (finding for finding in found if finding in again)
 
-    def _walk(self, kind: type[Record]) -> Iterator[Finding | Record]:
+    def _unwrap(self, key: Key) -> Iterator[Finding]:
+        """Has the token open a wrapped key and sign, and verifies with the record's public key."""
+        scheme = SignatureScheme.parse(ALGORITHMS[key.key_type], None, key_type=key.key_type)
+        message = bytes(scheme.algorithm.hash_function.size if scheme.algorithm.hash_function else 32)
+        self.counts["wrapped keys opened"] += 1
+        try:
+            (signature,) = self._hsm.sign(
+                reference_of(key), scheme.algorithm, [message], pss_salt_length=scheme.pss_salt_length
+            )
+            verify_signature(key.public_key, scheme, message=message, signature=signature)
+        except KeyMismatch as fault:
+            text = f"the token does not open it: {fault}"
+        except SignatureDoesNotVerify:
+            text = "what the token opens is not the private half of its public key"
+        else:
+            return
+        yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
+
+    def _walk(self, kind: type[Record], looked: Callable[[str, int], None]) -> Iterator[Finding | Record]:
         """Yields the findings of a table and its trusted rows."""
         after = ""
         while True:
+            before = self.counts[kind.table]
             found, last = self._store.read(lambda snapshot, after=after: self._page(snapshot, kind, after))  # type: ignore[misc]
             yield from found
+            looked(kind.table, self.counts[kind.table] - before)
             if last is None:
                 return
             after = last
@@ -236,9 +274,19 @@ class CheckIntegrity:
             raise RecordNotTrusted(record.table, record.name, finding)
 
 
-def _compare(on_token: Mapping[bytes, bytes | None], recorded: Mapping[bytes, Key]) -> Iterator[Finding]:
-    """Yields what keeps the token's key pairs and the records of keys from being the same."""
+def _compare(
+    on_token: Mapping[bytes, bytes | None], recorded: Mapping[bytes, Key | InstallationKey]
+) -> Iterator[Finding]:
+    """Yields what keeps the token's key pairs and the records of keys from being the same.
+
+    The log's own keys stay on the token when they are retired.
+    """
     for object_id, key in recorded.items():
+        if isinstance(key, InstallationKey):
+            if key.public_key is not None and on_token.get(object_id) != key.public_key:
+                text = f"its key pair is not on the token (id {object_id.hex()})"
+                yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
+            continue
         there = object_id in on_token
         if key.state in _WITHOUT_WORK and not there:
             text = f"its key pair is not on the token (id {object_id.hex()})"

@@ -32,9 +32,11 @@ from trien_server.core.records import (
     SignerAttempts,
 )
 from trien_server.core.verification import SignatureDoesNotVerify, verify_signature
-from trien_server.services.integrity import REQUEST_PURGE, Fault, Finding, Rule, Trusted
+from trien_server.services.findings import Fault, Finding
+from trien_server.services.integrity import REQUEST_PURGE, Rule, Trusted
 
 SIGN = "SignDigests"
+ED25519_SIGNATURE_SIZE = 64
 
 REFERENCES: Mapping[type[Record], Mapping[str, type[Record]]] = {
     records.Organization: {"parent": records.Organization, "successor": records.Organization},
@@ -142,6 +144,8 @@ def entry(trusted: Trusted, record: AuditEntry) -> Iterator[Finding]:
         fits = False
     if not fits:
         yield _finding(Fault.LOG, record, "its leaf does not commit to it")
+    if not trusted.has_place(record.name):
+        yield _finding(Fault.LOG, record, "it has no place in the log, and waits for none")
     if erased and not trusted.is_agreed_erasure(record.name):
         yield _finding(Fault.LOG, record, "its details were erased, and nobody agreed on that")
     if record.subject is not None:
@@ -284,7 +288,12 @@ def _signatures(
     key = trusted.get(Key, authorization.key)
     if len(signatures) != len(digests):
         yield _finding(Fault.OUTCOME, record, f"{len(signatures)} signatures are recorded for {len(digests)} positions")
-    elif key is not None and authorization.item_kind is not ItemKind.DATA:
+    elif authorization.item_kind is ItemKind.DATA:
+        # Ed25519 signs data, which is not kept: that these are signatures at all is what can be seen.
+        for signature in signatures:
+            if len(signature) != ED25519_SIGNATURE_SIZE:
+                yield _finding(Fault.OUTCOME, record, f"a recorded signature has {len(signature)} bytes")
+    elif key is not None:
         scheme = SignatureScheme(algorithm=authorization.algorithm, pss_salt_length=authorization.pss_salt_length)
         for digest, signature in zip(digests, signatures, strict=True):
             try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta, tzinfo
+from functools import partial
 
 from trien_server.core.delivered_text import Language
 from trien_server.core.notice_text import NoticeTexts
@@ -46,6 +47,7 @@ from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey
 from trien_server.services.key_rotation import KeyRotation
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
+from trien_server.services.log_integrity import CheckLog, Witness
 from trien_server.services.log_proofs import GetCheckpoint, GetConsistencyProof, GetLogKeys
 from trien_server.services.log_publishing import LogPublisher
 from trien_server.services.notices import Notices
@@ -155,7 +157,13 @@ class UseCases:
         self.authenticate = Authenticate(transactions=transactions, clock=clock)
         self.client_rates = ClientRates(clock=clock)
         self.clock_guard = clock_guard
-        self.check_integrity = CheckIntegrity(store=store, seals=seals, hsm=hsm, rules=RULES)
+        self.check_integrity = CheckIntegrity(
+            store=store,
+            seals=seals,
+            hsm=hsm,
+            rules=RULES,
+            log=CheckLog(store=store, seals=seals, witnesses=partial(_witnesses, log_publication)),
+        )
         self.check_start = CheckStart(
             hsm=hsm, seals=seals, transactions=transactions, clock_guard=clock_guard, report=report
         )
@@ -398,3 +406,9 @@ class UseCases:
             self.log_publisher = LogPublisher(
                 publication=log_publication, transactions=background, clock=clock, report=report
             )
+
+
+def _witnesses(publication: LogPublication | None) -> list[Witness]:
+    """Returns what was published of the log. Raises `OSError`."""
+    note = None if publication is None else publication.checkpoint()
+    return [] if note is None else [Witness(where="the published checkpoint", note=note)]

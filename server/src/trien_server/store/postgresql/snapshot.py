@@ -66,6 +66,10 @@ class PostgresqlSnapshot:
         sql += f" ORDER BY name LIMIT ${len(arguments) + 1}"
         return [mapping.sealed(row) for row in self._query(sql, [*arguments, limit])]
 
+    def count(self, kind: type[Record]) -> int:
+        (found,) = self._query(f'SELECT count(*) FROM "{kind.table}"', ())  # noqa: S608 - a class's name
+        return int(found[0])
+
     def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
         rows = self._query(
             _statements(AuditEntry).select + " WHERE subject = $1 AND subject_version IS NOT NULL"

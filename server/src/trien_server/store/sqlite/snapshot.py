@@ -52,6 +52,10 @@ class SqliteSnapshot:
         rows = self._query(sql + " ORDER BY name LIMIT ?", [*arguments, limit], kind.table)
         return [mapping.sealed(row) for row in rows]
 
+    def count(self, kind: type[Record]) -> int:
+        (found,) = self._query(f'SELECT count(*) FROM "{kind.table}"', (), kind.table)  # noqa: S608
+        return int(found[0])
+
     def latest_change(self, subject: str) -> Sealed[AuditEntry] | None:
         rows = self._query(
             _statements(AuditEntry).select + " WHERE subject = ? AND subject_version IS NOT NULL"
