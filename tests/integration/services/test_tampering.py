@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support.postgres import PostgresServer, postgres_fixture
+from tests.support.sealed_log import SealedLog
 from tests.support.tampering import Row, Tampered, TamperedPostgresql, TamperedSqlite, fields_of, other_value
 from tests.support.world import CHAIR, CLERK, P256, SEAL, World, digests, new_request_id
 
@@ -21,6 +22,8 @@ from trien_server.core.records import (
     HOT_RECORDS,
     SLOW_RECORDS,
     AuditEntry,
+    AuditErasure,
+    AuditExport,
     CertificateAuthority,
     CertificateStatus,
     Challenge,
@@ -30,13 +33,16 @@ from trien_server.core.records import (
     IssuedCertificate,
     IssuedCertificateState,
     Lease,
+    LogTile,
     Notice,
     Organization,
     Record,
+    RequestPurge,
     Revocation,
 )
 from trien_server.services.changes import Change
 from trien_server.services.findings import Fault, Finding
+from trien_server.services.integrity import REQUEST_PURGE
 from trien_server.services.integrity_rules import REFERENCES, kind_of
 from trien_server.services.transactions import next_version
 from trien_server.store.mapping import mapping_of
@@ -48,7 +54,7 @@ pytestmark = pytest.mark.promise("P5")
 
 KINDS: dict[str, type[Record]] = {kind.table: kind for kind in (*SLOW_RECORDS, *HOT_RECORDS)}
 THREAT_MODEL = Path(__file__).parents[3] / "docs" / "threat-model.md"
-ONLY_ONE = {"installations"}
+ONLY_ONE = {"installations", "request_purges", "log_heads", "log_checkpoints"}
 """Tables that have one row."""
 
 
@@ -211,6 +217,36 @@ def _fill(world: World) -> None:
     ]
     for record in hot:
         world.use.transactions.run(lambda ledger, record=record: ledger.insert(record), timeout=30.0)  # type: ignore[misc]
+    _seal(world)
+
+
+def _seal(world: World) -> None:
+    """Seals the log, and enters what is kept of it and beside it."""
+    log = SealedLog(world)
+    world.hsm.add_key(bytes([1]) * 16, log.key.private)
+    log.enter_key()
+    log.seal()
+    at = world.clock.now()
+    entries = world.store.read(lambda snapshot: snapshot.log(0, limit=4))
+    slow: list[Record] = [
+        RequestPurge(name=REQUEST_PURGE, purged_before=at - timedelta(days=400), time=at),
+        *(
+            AuditErasure(
+                name=f"auditErasures/{number}",
+                audit_entries=(entries[number][1].record.name,),
+                justification="asked for",
+                create_time=at,
+            )
+            for number in (1, 2)
+        ),
+    ]
+    world.use.changes.make("test", lambda _: Change(kind="test", slow=slow), deadline=world.deadline())
+    hot: list[Record] = [
+        *(AuditExport(name=f"auditExports/{sink}", position=3, time=at) for sink in ("file", "syslog")),
+        LogTile(name="logTiles/9/9", hashes=bytes(32), time=at),
+    ]
+    for record in hot:
+        world.use.transactions.run(lambda ledger, record=record: ledger.insert(record), timeout=30.0)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
@@ -225,10 +261,12 @@ def test_the_live_schema_has_no_table_and_no_column_that_no_seal_covers(
     else:
         migrate(f"sqlite:///{tmp_path / 'trien.db'}")
         columns = TamperedSqlite(tmp_path / "trien.db").columns()
-    assert set(columns) - set(KINDS) == {"outcomes"}, "a table that nobody classified"
+    assert set(columns) - set(KINDS) == {"outcomes", "log_positions", "unsealed_entries"}, "nobody classified it"
     for table, kind in KINDS.items():
         assert set(columns[table]) == {*fields_of(kind), "seal", "seal_key"}, table
     assert set(columns["outcomes"]) == {"request", "signatures", "create_time"}
+    assert set(columns["log_positions"]) == {"position", "entry"}
+    assert set(columns["unsealed_entries"]) == {"entry"}
 
 
 def test_every_table_has_rows_to_try_on(case: Case) -> None:

@@ -19,6 +19,7 @@ from trien_server.core.records import (
     AuditEntry,
     AuditErasure,
     InstallationKey,
+    InstallationKeyState,
     Key,
     KeyState,
     ProtectionLevel,
@@ -117,10 +118,21 @@ Rule = Callable[[Trusted, Any], Iterator[Finding]]
 """Says what is wrong with a row whose seal is good, or with what it names; reads the same snapshot."""
 
 _ALL: tuple[type[Record], ...] = (*SLOW_RECORDS, *HOT_RECORDS)
-_ON_THE_TOKEN = frozenset(
-    {KeyState.ENABLED, KeyState.DISABLED, KeyState.DESTROY_SCHEDULED, KeyState.PENDING_GENERATION, KeyState.DESTROYING}
+_WITHOUT_WORK: frozenset[KeyState | InstallationKeyState] = frozenset(
+    {
+        KeyState.ENABLED,
+        KeyState.DISABLED,
+        KeyState.DESTROY_SCHEDULED,
+        # Of the log's keys: what retired stays, to name its successor after a restore.
+        InstallationKeyState.ACTIVE,
+        InstallationKeyState.RETIRED,
+    }
 )
-_WITHOUT_WORK = frozenset({KeyState.ENABLED, KeyState.DISABLED, KeyState.DESTROY_SCHEDULED})
+_ON_THE_TOKEN = _WITHOUT_WORK | {
+    KeyState.PENDING_GENERATION,
+    KeyState.DESTROYING,
+    InstallationKeyState.PENDING_GENERATION,
+}
 """The states in which the object is there for sure; in the others a worker may just be making or removing it."""
 
 
@@ -170,13 +182,12 @@ class CheckIntegrity:
         recorded: dict[bytes, Key | InstallationKey] = {}
         for kind in _ALL:
             for row in self._walk(kind, looked):
-                match row:
-                    case Finding():
-                        yield row
-                    case Key(protection_level=ProtectionLevel.TOKEN) | InstallationKey(object_id=bytes()):
-                        recorded[row.object_id or b""] = row
-                    case Key() if unwrap and row.state in _WITHOUT_WORK:
-                        yield from self._unwrap(row)
+                if isinstance(row, Finding):
+                    yield row
+                elif isinstance(row, Key | InstallationKey) and (object_id := _id_on_token(row)) is not None:
+                    recorded[object_id] = row
+                elif unwrap and isinstance(row, Key) and row.state in _WITHOUT_WORK:
+                    yield from self._unwrap(row)
         yield from self._log(looked)
         self.counts += self._log.counts
         self.counts["key pairs on the token"] += len(on_token)
@@ -274,19 +285,19 @@ class CheckIntegrity:
             raise RecordNotTrusted(record.table, record.name, finding)
 
 
+def _id_on_token(row: Key | InstallationKey) -> bytes | None:
+    """Returns the id of the key pair that a record says is on the token; None when it says so of none."""
+    match row:
+        case Key(protection_level=ProtectionLevel.TOKEN) | InstallationKey():
+            return row.object_id
+    return None
+
+
 def _compare(
     on_token: Mapping[bytes, bytes | None], recorded: Mapping[bytes, Key | InstallationKey]
 ) -> Iterator[Finding]:
-    """Yields what keeps the token's key pairs and the records of keys from being the same.
-
-    The log's own keys stay on the token when they are retired.
-    """
+    """Yields what keeps the token's key pairs and the records of keys from being the same."""
     for object_id, key in recorded.items():
-        if isinstance(key, InstallationKey):
-            if key.public_key is not None and on_token.get(object_id) != key.public_key:
-                text = f"its key pair is not on the token (id {object_id.hex()})"
-                yield Finding(fault=Fault.KEY_MISSING, table=key.table, name=key.name, text=text)
-            continue
         there = object_id in on_token
         if key.state in _WITHOUT_WORK and not there:
             text = f"its key pair is not on the token (id {object_id.hex()})"
