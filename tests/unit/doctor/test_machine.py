@@ -1,15 +1,20 @@
 """Disks, file systems, locks and the kernel's word on the clock."""
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tests.support.subjects import subject_of
 
-from trien_server.cli.doctor.database import locking_fault
+from trien_server.cli.doctor.database import database_place, locking_fault
 from trien_server.cli.doctor.findings import Severity
-from trien_server.cli.doctor.machine import room_findings
+from trien_server.cli.doctor.machine import disks, room_findings
 from trien_server.host.mounts import file_system_of
 from trien_server.host.time_synchronization import is_synchronized
+from trien_server.wiring import WANTED_DESCRIPTORS
 
 GIB = 2**30
 
@@ -42,6 +47,39 @@ def test_a_disk_with_little_room_is_told_of_once_for_all_that_is_on_it(
         assert words in found[0].text
         assert "(database, token)" in found[0].text
         assert found[0].advice
+
+
+def test_a_real_file_system_that_is_nearly_full_is_found(tmp_path: Path) -> None:
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", tmp_path], capture_output=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip("only root can mount")
+    try:
+        subject = subject_of(tmp_path)
+        told = [finding.text for finding in disks(subject) if str(tmp_path) in finding.text]
+        assert told == [f"Only 8 MiB are free on the disk of {tmp_path} (database)."]
+        assert [finding.severity for finding in disks(subject) if str(tmp_path) in finding.text] == [Severity.ERROR]
+        assert "is in memory (tmpfs)" in " ".join(finding.text for finding in database_place(subject))
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_process_that_may_open_few_files_is_warned_about() -> None:
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2);"
+        "from trien_server.cli.doctor.machine import descriptors;"
+        "print([finding.severity.value for finding in descriptors(None)])"
+    )
+    told = {}
+    for limit in (512, WANTED_DESCRIPTORS):
+        if limit <= resource.getrlimit(resource.RLIMIT_NOFILE)[1]:
+            done = subprocess.run(
+                [sys.executable, "-c", program, str(limit)], capture_output=True, text=True, check=True
+            )
+            told[limit] = done.stdout.strip()
+    assert told[512] == "['warning']"
+    assert told.get(WANTED_DESCRIPTORS, "[]") == "[]"
 
 
 MOUNTS = """\
