@@ -14,6 +14,7 @@ from tests.support.world import World, populated
 from trien_server.audit.tile_folder import TileFolder
 from trien_server.cli.doctor.findings import NotLookedAt
 from trien_server.cli.doctor.log import log as look
+from trien_server.cli.doctor.log import log_key
 from trien_server.core.audit import make_entry
 from trien_server.services.examine_log import NEWEST
 
@@ -101,3 +102,17 @@ def test_an_entry_whose_seal_does_not_verify_is_found_and_hides_no_other(world: 
         f"The entry at position {size - 3}",
         f"The entry at position {size - 2}",
     ]
+
+
+def test_a_log_key_that_the_token_lacks_or_holds_as_another_one_is_found(world: World) -> None:
+    subject = SimpleNamespace(instance=SimpleNamespace(use=world.use, hsm=world.hsm))
+    with pytest.raises(NotLookedAt, match="no key yet"):
+        found(log_key, subject)
+    sealed = SealedLog(world)
+    sealed.enter_key()
+    object_id = bytes([1]) * 16  # what `SealedLog` names
+    (told,) = texts(found(log_key, subject))
+    assert "it is not on the token" in told
+    world.hsm.generate_key_pair(object_id, sealed.key.key.key_type)
+    (told,) = texts(found(log_key, subject))
+    assert "the token has another one" in told

@@ -119,6 +119,12 @@ CHECKS: Final = (
         needs=("installation",),
     ),
     Check(
+        name="log-key",
+        sees="whether the token has the key that signs the audit log",
+        look=log.log_key,
+        needs=("installation",),
+    ),
+    Check(
         name="log",
         sees="the audit log's newest checkpoint, its newest 500 entries, and what is published in audit.tile_folder",
         look=log.log,

@@ -5,12 +5,39 @@ from collections.abc import Iterator
 from trien_server.cli.doctor.findings import Finding, NotLookedAt, error, warning
 from trien_server.cli.doctor.subject import Subject
 from trien_server.core.errors import RecordNotTrusted
+from trien_server.core.ports import KeyMismatch
+from trien_server.core.records import InstallationKeyPurpose, InstallationKeyState
+from trien_server.services.sealing_generations import read_generations
 from trien_server.services.signed_log import LogFaults
 
 _CHANGED = (
     "Somebody changed the database, or put an older one in its place. Stop the server, keep a copy of the database, "
     "and run `trien-server fsck`; compare with a backup, and with what was published of the log."
 )
+
+
+def log_key(subject: Subject) -> Iterator[Finding]:
+    """Yields why the token cannot sign the log: its key is not there, or is another one than the record's."""
+    instance = subject.instance
+    keys = instance.use.transactions.read(lambda view: read_generations(view, InstallationKeyPurpose.LOG))
+    for key in keys:
+        if key.state is not InstallationKeyState.ACTIVE or key.object_id is None:
+            continue
+        try:
+            found = instance.hsm.public_key(key.object_id)
+        except KeyMismatch as mismatch:
+            text = str(mismatch)
+        else:
+            if found is not None and found == key.public_key:
+                continue
+            text = "the token has another one" if found is not None else "it is not on the token"
+        yield error(
+            f"The key that signs the log, {key.name}, cannot be used: {text}.",
+            "Restore the token: without this key no checkpoint is signed, and the server refuses what it would have to "
+            "tell the log.",
+        )
+    if not keys:
+        raise NotLookedAt("the log has no key yet; a server that runs makes it")
 
 
 def log(subject: Subject) -> Iterator[Finding]:
