@@ -174,7 +174,7 @@ def test_a_lie_of_the_server_fails_a_check(change: Callable[[Message], Any], fai
     found = facts(evidence)
     assert failed in found.failed
     shown = squeezed(text_of(write_pdf(found.content, "en"), tmp_path))
-    assert squeezed(f"{len(found.failed)} CHECKS FAILED") in shown
+    assert squeezed(f"CHECKS THAT FAILED: {len(found.failed)}") in shown
     assert "Nothingiswrong" not in shown
 
 

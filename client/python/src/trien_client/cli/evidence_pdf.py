@@ -122,6 +122,7 @@ _LABEL = _style("label", textColor=colors.Color(0.3, 0.3, 0.3))
 _BOLD = _style("bold", fontName="Report-Bold")
 _SMALL = _style("small", fontSize=9, leading=12)
 _HASH = _style("hash", fontName="Report-Mono", fontSize=8, leading=14)
+_CELL = _style("cell", fontName="Report-Mono", fontSize=8, leading=11)
 _LARGEST_MONO, _SMALLEST_MONO = 7.2, 4.5
 
 
@@ -225,9 +226,9 @@ def _items(facts: dict[str, Any], words: Words) -> Iterable[Flowable]:
         rows.append(
             [
                 _paragraph(
-                    str(item["index"]), _style("number", fontName="Report-Bold") if item["index"] in here else _TEXT
+                    str(item["index"] + 1), _style("number", fontName="Report-Bold") if item["index"] in here else _TEXT
                 ),
-                _paragraph(item["digest"], _HASH),
+                _paragraph(item["digest"], _CELL),
                 _paragraph(
                     shown, _style("result", fontSize=8.5, leading=11, textColor=_COLOURS.get(result, colors.black))
                 ),
