@@ -191,6 +191,12 @@ def used_medium(ceremony: Ceremony) -> None:
     ceremony.shares[0].write_text("another ceremony's")
 
 
+def full_medium(ceremony: Ceremony) -> None:
+    """As a medium that is full, or that another program holds."""
+    (ceremony.folder / "d").rmdir()
+    (ceremony.folder / "d").symlink_to("/proc/self")
+
+
 def full_folder(ceremony: Ceremony) -> None:
     ceremony.installation.mkdir(mode=0o700)
     (ceremony.installation / "something").touch()
@@ -204,6 +210,7 @@ WRONG: tuple[tuple[str, Callable[[Ceremony], None]], ...] = (
     ("the key is nguyen-van-a's too", one_key_for_two),
     ("is the medium in its place", no_medium),
     ("nothing is written over", used_medium),
+    ("nothing can be written to", full_medium),
     ("is not empty", full_folder),
     ("tran-thi-b", broken_request),
     ("two people, not one twice", break_plan("Hoàng Thị D", "Lê Văn C")),

@@ -1,6 +1,7 @@
 """Everything that a ceremony can fail on, found before anything is made."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from trien_server.host.private_ca import PrivateCa
 from trien_server.hsm import find_softhsm_module, try_token
 from trien_server.store.schema import SchemaMismatch, SchemaVerdict, schema_state
 from trien_server.store.urls import is_postgresql
+
+_TRIAL_SIZE = 8192
 
 MARK_NAME = "ceremony.sha256"
 """The file of the installation's folder that says which ceremony began it."""
@@ -96,8 +99,27 @@ def _new_file_faults(key: str, path: Path, *, may_exist: bool) -> Iterator[str]:
         yield f"{key}: {path} is there already: nothing is written over"
     if not path.parent.is_dir():
         yield f"{key}: there is no folder {path.parent}; is the medium in its place?"
-    elif not os.access(path.parent, os.W_OK | os.X_OK):
-        yield f"{key}: nothing can be written to {path.parent}"
+    else:
+        yield from (f"{key}: {fault}" for fault in _write_faults(path.parent))
+
+
+def _write_faults(folder: Path) -> Iterator[str]:
+    """Writes a file of mode 0600 and removes it: a medium may be full, or keep no modes (FAT)."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".trial.")
+        try:
+            os.write(descriptor, bytes(_TRIAL_SIZE))
+            os.fchmod(descriptor, 0o600)
+            os.fsync(descriptor)
+            mode = os.fstat(descriptor).st_mode & 0o777
+        finally:
+            os.close(descriptor)
+            Path(name).unlink()
+    except OSError as fault:
+        yield f"nothing can be written to {folder}: {fault.strerror}"
+        return
+    if mode != 0o600:
+        yield f"{folder} keeps no modes ({mode:o}): take a medium with another file system, such as ext4"
 
 
 def _parent_faults(key: str, path: Path) -> Iterator[str]:
