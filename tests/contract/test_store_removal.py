@@ -193,3 +193,12 @@ def test_a_page_goes_on_behind_rows_that_were_removed(store: Store) -> None:
         after = found[-1]
     assert found == [f"s{number:03d}" for number in range(50)]
     assert store.read(_names) == []
+
+
+def test_rows_are_counted_by_kind(store: Store) -> None:
+    assert store.read(lambda snapshot: snapshot.count(DeliveryCount)) == 0
+    insert(store, *(count(f"s{number}") for number in range(7)), entry("e"))
+    remove(store, DeliveryCount, "s3")
+    assert store.read(lambda snapshot: snapshot.count(DeliveryCount)) == 6
+    assert store.read(lambda snapshot: snapshot.count(AuditEntry)) == 1
+    assert store.transact(lambda transaction: transaction.count(GrantedRequest), timeout=10) == 0
