@@ -64,6 +64,7 @@ class MemoryHsm:
         self._failing: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._keys: dict[bytes, PrivateKey] = {}
+        self._data: dict[str, list[bytes]] = {}
         self._sealing_keys = {1: os.urandom(32)}
         self._password_key = AESGCM(AESGCM.generate_key(256))
         self._wrapping_keys = {1: os.urandom(32)}
@@ -191,6 +192,16 @@ class MemoryHsm:
         self._enter("key_pairs")
         with self._lock:
             return {object_id: _spki(private_key) for object_id, private_key in self._keys.items()}
+
+    def read_data(self, label: str) -> list[bytes]:
+        self._enter("read_data")
+        with self._lock:
+            return list(self._data.get(label, ()))
+
+    def write_data(self, label: str, value: bytes) -> None:
+        self._enter("write_data")
+        with self._lock:
+            self._data[label] = [value]
 
     def probe(self) -> None:
         self._enter("probe")

@@ -201,8 +201,9 @@ class _MemorySnapshot:
         outcome: Outcome | None = self._rows(OUTCOME_MAPPING.table).get(request)
         return outcome
 
-    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
-        names = sorted(self._rows(UNSEALED_ENTRIES), key=str.encode)[:limit]
+    def unsealed(self, *, limit: int, after: str = "") -> list[Sealed[AuditEntry]]:
+        waiting = (name for name in self._rows(UNSEALED_ENTRIES) if name.encode() > after.encode())
+        names = sorted(waiting, key=str.encode)[:limit]
         return [row for name in names if (row := self.get(AuditEntry, name)) is not None]
 
     def oldest_unsealed(self) -> datetime | None:

@@ -74,7 +74,10 @@ def initialize(
     provision_token(loaded, so_pin_file=directory / SO_PIN_NAME)
     instance = Instance(loaded.config, log=Log(form=loaded.config.log.format))
     try:
-        instance.use.create_installation({name: identity.certificate_der for name, identity in operators.items()})
+        instance.use.create_installation(
+            {name: identity.certificate_der for name, identity in operators.items()}, log_host=hosts[0]
+        )
+        instance.use.log_keys.look()
     finally:
         instance.close()
     return loaded

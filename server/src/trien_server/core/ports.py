@@ -173,6 +173,15 @@ class Hsm(Protocol):
         whole token, which holds thousands of keys at most.
         """
 
+    def read_data(self, label: str) -> list[bytes]:
+        """Returns what is kept on the token under a label: nothing, one value, or after a crash two."""
+
+    def write_data(self, label: str, value: bytes) -> None:
+        """Keeps a value on the token, only for who has the PIN, in the place of what has that label.
+
+        One process at a time. It is there before what was there goes: a crash leaves one of them, or both.
+        """
+
     def probe(self) -> None:
         """Signs a random message with the token's probe key and verifies it."""
 
@@ -347,8 +356,8 @@ class Snapshot(Protocol):
     def outcome(self, request: str) -> Outcome | None:
         """Returns a granted request's recorded signatures."""
 
-    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
-        """Returns up to `limit` audit entries that have no position in the log, by name."""
+    def unsealed(self, *, limit: int, after: str = "") -> list[Sealed[AuditEntry]]:
+        """Returns up to `limit` audit entries that have no position in the log, by name, from behind `after`."""
 
     def oldest_unsealed(self) -> datetime | None:
         """Returns the earliest `time` of the entries that have no position; None when all have one."""

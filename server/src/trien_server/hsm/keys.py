@@ -217,6 +217,25 @@ def find_all_key_pairs(session: Session) -> dict[bytes, bytes | None]:
     }
 
 
+def find_data(session: Session, label: str) -> list[Object]:
+    """Returns the data objects with that label. They are private: a session without the PIN does not see them."""
+    return find_objects(session, {Attribute.CLASS: ObjectClass.DATA, Attribute.LABEL: label, Attribute.TOKEN: True})
+
+
+def create_data(session: Session, label: str, value: bytes) -> None:
+    """Puts a private data object on the token."""
+    session.create_object(
+        {
+            Attribute.CLASS: ObjectClass.DATA,
+            Attribute.TOKEN: True,
+            Attribute.PRIVATE: True,
+            Attribute.LABEL: label,
+            Attribute.APPLICATION: "trien",
+            Attribute.VALUE: value,
+        }
+    )
+
+
 def _encoded_or_none(public: Object) -> bytes | None:
     try:
         return encode_public_key(public)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from pkcs11 import GCMParams, Mechanism
+from pkcs11 import Attribute, GCMParams, Mechanism
 from pkcs11.exceptions import (
     EncryptedDataInvalid,
     EncryptedDataLenRange,
@@ -28,8 +28,10 @@ from trien_server.hsm.failures import CallRefused, Failure, TokenFailed, classif
 from trien_server.hsm.findings import wrapping_findings
 from trien_server.hsm.keys import (
     FIRST_LABELS,
+    create_data,
     encode_public_key,
     find_all_key_pairs,
+    find_data,
     find_key_pair,
     find_secret_keys,
     generate_key_pair,
@@ -373,6 +375,28 @@ class Pkcs11Hsm:
             return found
 
         return self._use(work)
+
+    def read_data(self, label: str) -> list[bytes]:
+        """See `Hsm.read_data`."""
+
+        def work(session: TokenSession) -> list[bytes]:
+            found = find_data(session.session, label)
+            if not found:
+                session.probe()
+            return [bytes(item[Attribute.VALUE]) for item in found]
+
+        return self._use(work)
+
+    def write_data(self, label: str, value: bytes) -> None:
+        """See `Hsm.write_data`."""
+
+        def work(session: TokenSession) -> None:
+            before = find_data(session.session, label)
+            create_data(session.session, label, value)
+            for item in before:
+                item.destroy()
+
+        self._write(work, attempts=1)
 
     def probe(self) -> None:
         """See `Hsm.probe`."""

@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trien_server.core.algorithms import KeyType
 from trien_server.core.approval import public_key_hash
 from trien_server.core.errors import Refusal
 from trien_server.core.installation_keys import installation_key_name
+from trien_server.core.merkle import EMPTY_ROOT
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness, Report
 from trien_server.core.records import (
     CertificateAuthority,
@@ -14,6 +16,7 @@ from trien_server.core.records import (
     InstallationKey,
     InstallationKeyPurpose,
     InstallationKeyState,
+    LogHead,
     Operator,
 )
 from trien_server.core.roles import Role
@@ -21,9 +24,10 @@ from trien_server.services.changes import Change, Changes
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
+from trien_server.services.log_history import LOG_HEAD
 from trien_server.services.sealing_generations import INSTALLATION, read_generations
 from trien_server.services.seals import Seals
-from trien_server.services.transactions import Transactions
+from trien_server.services.transactions import Ledger, Transactions
 from trien_server.services.trusted import TrustedView
 
 NAME = INSTALLATION
@@ -51,7 +55,7 @@ class CreateInstallation:
         self._clock = clock
         self._randomness = randomness
 
-    def __call__(self, operators: dict[str, bytes]) -> None:
+    def __call__(self, operators: dict[str, bytes], *, log_host: str = "localhost") -> None:
         """Puts the installation in force with operators by certificate, as `agreed` does.
 
         Each is a security officer and a registration officer: every proposal needs both.
@@ -61,7 +65,8 @@ class CreateInstallation:
             [
                 FirstOperator(identifier=identifier, display_name=identifier, certificate=certificate, roles=roles)
                 for identifier, certificate in operators.items()
-            ]
+            ],
+            log_host=log_host,
         )
 
     def agreed(
@@ -70,11 +75,16 @@ class CreateInstallation:
         *,
         authority: CertificateAuthority | None = None,
         details: Mapping[str, object] | None = None,
+        log_host: str = "localhost",
+        log_key_type: KeyType = KeyType.EC_ED25519,
     ) -> None:
         """Puts the installation in force, as one change: its keys' first generations, its operators, and its CA.
 
         Later a CA needs an officer's approval; here the first officers are present, and the entries' `details` say in
-        what. Raises `AlreadyExists` when there is an installation.
+        what. The log begins empty, under an origin of its own on `log_host`; the key pair that signs it is made next,
+        by `LogKeyGeneration`, of `log_key_type` if the token has such keys.
+
+        Raises `AlreadyExists` when there is an installation.
         """
         now = self._clock.now()
         first = [
@@ -101,10 +111,27 @@ class CreateInstallation:
             for purpose in (InstallationKeyPurpose.WRAPPING, InstallationKeyPurpose.SEALING)
         ]
 
+        origin = f"{log_host}/trien/{self._randomness.bytes(8).hex()}"
+        log_key = InstallationKey(
+            name=installation_key_name(InstallationKeyPurpose.LOG, 1),
+            purpose=InstallationKeyPurpose.LOG,
+            generation=1,
+            state=InstallationKeyState.PENDING_GENERATION,
+            state_time=now,
+            create_time=now,
+            key_type=log_key_type,
+            object_id=self._randomness.bytes(16),
+            origin=origin,
+        )
+
+        def begin_log(ledger: Ledger) -> dict[str, object]:
+            ledger.insert(LogHead(name=LOG_HEAD, origin=origin, size=0, root=EMPTY_ROOT, frontier=(), time=ledger.at))
+            return {}
+
         def prepare(_: TrustedView) -> Change:
             ca = [] if authority is None else [authority]
-            slow = [Installation(name=NAME, create_time=now), *keys, *first, *ca]
-            return Change(kind="installation_created", slow=slow, details=details or {})
+            slow = [Installation(name=NAME, create_time=now), *keys, log_key, *first, *ca]
+            return Change(kind="installation_created", slow=slow, details=details or {}, decide=begin_log)
 
         self._changes.make(f"init/{new_id(self._randomness)}", prepare, deadline=Deadline(self._clock, 30.0))
 

@@ -53,9 +53,9 @@ class RotateInstallationKey:
 
     def _plan(self, view: TrustedView, new: NewGeneration, agreement: Agreement) -> Change:
         keys = read_generations(view, new.purpose)
-        active = active_of(keys)
-        if keys[-1] != active:
+        if keys[-1].state is not InstallationKeyState.ACTIVE:
             raise StateConflict(f"{keys[-1].name} is being made: one rotation at a time.")
+        active = active_of(keys)
         retiring = [key.name for key in keys if key.state is InstallationKeyState.RETIRING]
         if retiring and new.purpose is InstallationKeyPurpose.SEALING:
             raise StateConflict(f"{retiring[0]} is being replaced: one rotation at a time.")
@@ -69,6 +69,8 @@ class RotateInstallationKey:
             state=InstallationKeyState.PENDING_GENERATION,
             state_time=agreement.at,
             create_time=agreement.at,
+            key_type=active.key_type,
+            origin=active.origin,
         )
         return Change(kind="installation_key_requested", slow=[key])
 

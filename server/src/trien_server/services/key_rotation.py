@@ -11,6 +11,7 @@ from trien_server.core.sealing import HANDOVER
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
 from trien_server.services.leases import TOKEN_OBJECTS, Leases
+from trien_server.services.log_keys import LogKeyGeneration
 from trien_server.services.resealing import Left, Resealing, Rewrapping
 from trien_server.services.sealing_generations import read_generations
 from trien_server.services.transactions import Transactions, next_version
@@ -27,6 +28,8 @@ _PAUSE_SECONDS = 0.005
 
 class KeyRotation:
     """Looks for rotations, in a thread of its own, and carries them out; of all processes one at a time, under leases.
+
+    Those of the log's key, which holds nothing that could be made anew, `LogKeyGeneration` carries out.
 
     What is to be done stands in the records, and each step leaves them so that any process goes on from there:
 
@@ -46,10 +49,12 @@ class KeyRotation:
         transactions: Transactions,
         changes: Changes,
         leases: Leases,
+        log_keys: LogKeyGeneration,
         clock: Clock,
         report: Report,
     ) -> None:
         self._hsm = hsm
+        self._log_keys = log_keys
         self._transactions = transactions
         self._changes = changes
         self._leases = leases
@@ -75,13 +80,15 @@ class KeyRotation:
     def stop(self) -> None:
         """Finishes the transaction that is under way, and ends; another process or the next start goes on."""
         self._stopped.set()
+        self._log_keys.stop()
         self._asked.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def look(self) -> None:
         """Does what is to be done now. Raises `Busy` while another process is at it, and refusals of its ports."""
-        for purpose in InstallationKeyPurpose:
+        self._log_keys.look()
+        for purpose in (InstallationKeyPurpose.WRAPPING, InstallationKeyPurpose.SEALING):
             keys = self._generations(purpose)
             if keys and keys[-1].state is InstallationKeyState.PENDING_GENERATION and self._activate(keys[-1]):
                 keys = self._generations(purpose)

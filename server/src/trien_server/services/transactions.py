@@ -24,6 +24,7 @@ from trien_server.core.sealing import CLOCK_TOLERANCE
 from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
+from trien_server.services.log_guard import LogGuard
 from trien_server.services.sealing_generations import read_sealing_generations
 from trien_server.services.seals import DayKeyMissing, Seals
 from trien_server.services.trusted import Stale, TrustedView, assert_unchanged
@@ -138,6 +139,10 @@ class Ledger:
         """Keeps a granted request's signatures."""
         self._transaction.record_outcome(outcome)
 
+    def assign_positions(self, first: int, entries: Sequence[str]) -> None:
+        """Gives audit entries their positions in the log. Raises `VersionConflict` or `NameTaken`."""
+        self._transaction.assign_positions(first, entries)
+
     def assert_unchanged(self, view: TrustedView) -> None:
         """Raises `Stale` when a slow row that a view handed out is another now."""
         assert_unchanged(self._transaction, view)
@@ -155,9 +160,12 @@ class Transactions:
         clock_guard: ClockGuard,
         randomness: Randomness,
         report: Report,
+        log_guard: LogGuard | None = None,
     ) -> None:
+        """What keeps the log itself in order has no `log_guard`: it goes on while the log is not."""
         self._store = store
         self._clock_guard = clock_guard
+        self._log_guard = log_guard
         self._seals = seals
         self._clock = clock
         self._randomness = randomness
@@ -177,7 +185,7 @@ class Transactions:
         self._seals.learn(found)
         self._followed = begun
 
-    def _follow(self) -> None:
+    def keep_up(self) -> None:
         """The same, unless it was done in the last seconds.
 
         One does it for all. While that one is at it the others go on with what is known, if it is not much older, and
@@ -196,12 +204,17 @@ class Transactions:
                 self._following.release()
 
     def read(self, work: Callable[[TrustedView], T]) -> T:
-        """Runs `work` on trusted rows of one snapshot. `work` may call the token."""
+        """Runs `work` on trusted rows of one snapshot. `work` may call the token.
+
+        Raises `LogNotTrusted` while the log is not the one that was seen before.
+        """
 
         def on(snapshot: Snapshot) -> T:
             return work(TrustedView(snapshot, self._seals))
 
-        self._follow()
+        if self._log_guard is not None:
+            self._log_guard.assert_trusted()
+        self.keep_up()
         return self._store.read(on)
 
     def run(self, work: Callable[[Ledger], T | Refusal], *, timeout: float) -> T:
@@ -209,7 +222,7 @@ class Transactions:
 
         A `Refusal` that `work` returns is raised after its audit entry is durable; one that it raises
         leaves nothing. Raises `ClockNotTrusted` (P8), also when an entry that was committed meanwhile is later
-        than the clock; `Stale`, `StoreUnavailable`, `HsmUnavailable`.
+        than the clock; `LogNotSealed`, `LogNotTrusted`; `Stale`, `StoreUnavailable`, `HsmUnavailable`.
         """
 
         def within(transaction: Transaction) -> T | Refusal:
@@ -221,8 +234,10 @@ class Transactions:
             return work(Ledger(transaction, seals=self._seals, randomness=self._randomness, at=at))
 
         self._clock_guard.assert_trusted()
+        if self._log_guard is not None:
+            self._log_guard.assert_open()
         for _ in range(_MOST_TRIES):
-            self._follow()
+            self.keep_up()
             self._seals.prepare(self._clock.now())
             try:
                 result = self._store.transact(within, timeout=timeout)

@@ -48,6 +48,7 @@ from trien_server.wiring.use_cases import UseCases
 
 _CHECK_SECONDS = 1.0
 _REOPEN_SECONDS = 30.0
+_CATCH_UP_SECONDS = 10.0
 _OWN_DESCRIPTORS = 512
 """What the process keeps for itself: database, token, log, and gRPC's own."""
 WANTED_DESCRIPTORS = PORTS * MOST_CONNECTIONS + _OWN_DESCRIPTORS
@@ -182,7 +183,10 @@ class Server:
         self._beat = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begins to serve."""
+        """Begins to serve, when the log has what an earlier run left unsealed, or soon."""
+        self._instance.use.log_sealing.catch_up(timeout=_CATCH_UP_SECONDS)
+        self._instance.use.log_sealing.start()
+        self._instance.use.log_guard.start()
         self._instance.use.key_generation.start()
         self._instance.use.notices.start()
         self._instance.use.key_destruction.start()
@@ -200,7 +204,7 @@ class Server:
         self.grpc.start()
         if self.web is not None:
             self.web.start()
-        self.grpc.set_serving(True)
+        self._told = self._tell_health(None)
         self._tls_watch.start()
         self._watch.start()
         self._beat.start()
@@ -232,6 +236,7 @@ class Server:
         self._instance.use.notices.stop()
         self._instance.use.key_destruction.stop()
         self._instance.use.key_rotation.stop()
+        self._instance.use.log_sealing.stop()
         self._instance.use.own_ca.stop()
         self._instance.use.expiry_notices.stop()
         for exporter in self._instance.use.audit_exporters:
@@ -251,14 +256,17 @@ class Server:
             self._tell()
 
     def _keep_health(self) -> None:
-        told: str | None = None
         while not self._stopped.wait(_CHECK_SECONDS):
-            reason = self._why_not()
-            self.grpc.set_serving(reason is None)
-            if reason != told:
-                told = reason
-                event, fields = ("serving_again", {}) if reason is None else ("not_serving", {"because": reason})
-                self._instance.report(event, fields)
+            self._told = self._tell_health(self._told)
+
+    def _tell_health(self, told: str | None) -> str | None:
+        """Says by the health service whether calls can be answered now; returns why not, reported when it is new."""
+        reason = self._why_not()
+        self.grpc.set_serving(reason is None)
+        if reason != told:
+            event, fields = ("serving_again", {}) if reason is None else ("not_serving", {"because": reason})
+            self._instance.report(event, fields)
+        return reason
 
     def _why_not(self) -> str | None:
         """Returns why calls cannot be answered now, or None when they can."""
@@ -266,6 +274,7 @@ class Server:
             return "the process ends"
         try:
             self._instance.use.clock_guard.check()
+            self._instance.use.log_guard.check()
         except Refusal as refusal:
             return f"{refusal.reason}: {refusal.message}"
         return None if self._instance.hsm.ready() else "HSM_UNAVAILABLE"

@@ -48,8 +48,12 @@ from trien_server.services.key_rotation import KeyRotation
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
 from trien_server.services.log_integrity import CheckLog, Witness
+from trien_server.services.log_guard import LogGuard
+from trien_server.services.log_history import LogHistory
+from trien_server.services.log_keys import LogKeyGeneration
 from trien_server.services.log_proofs import GetCheckpoint, GetConsistencyProof, GetLogKeys
 from trien_server.services.log_publishing import LogPublisher
+from trien_server.services.log_sealing import LogSealing
 from trien_server.services.notices import Notices
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.operators import (
@@ -133,7 +137,19 @@ class UseCases:
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
+        history = LogHistory(store=store, seals=seals)
+        self.log_guard = LogGuard(history=history, seals=seals, clock=clock, report=report)
         transactions = Transactions(
+            store=store,
+            seals=seals,
+            clock=clock,
+            clock_guard=clock_guard,
+            log_guard=self.log_guard,
+            randomness=randomness,
+            report=report,
+        )
+        # What keeps the log in order goes on while it is not.
+        of_the_log = Transactions(
             store=store, seals=seals, clock=clock, clock_guard=clock_guard, randomness=randomness, report=report
         )
         changes = Changes(transactions=transactions, seals=seals)
@@ -226,11 +242,31 @@ class UseCases:
             clock=clock,
             report=report,
         )
+        self.log_keys = LogKeyGeneration(
+            hsm=hsm,
+            transactions=of_the_log,
+            changes=Changes(transactions=of_the_log, seals=seals),
+            leases=Leases(transactions=of_the_log, randomness=randomness, report=report),
+            clock=clock,
+            randomness=randomness,
+            report=report,
+        )
+        self.log_sealing = LogSealing(
+            hsm=hsm,
+            store=store,
+            seals=seals,
+            transactions=of_the_log,
+            history=history,
+            clock=clock,
+            randomness=randomness,
+            report=report,
+        )
         self.key_rotation = KeyRotation(
             hsm=hsm,
             transactions=transactions,
             changes=changes,
             leases=Leases(transactions=transactions, randomness=randomness, report=report),
+            log_keys=self.log_keys,
             clock=clock,
             report=report,
         )
@@ -280,6 +316,7 @@ class UseCases:
             seals=Seals(hsm=hsm, report=report, remembered=_REMEMBERED_IN_BACKGROUND),
             clock=clock,
             clock_guard=clock_guard,
+            log_guard=self.log_guard,
             randomness=randomness,
             report=report,
         )

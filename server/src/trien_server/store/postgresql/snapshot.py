@@ -85,8 +85,8 @@ class PostgresqlSnapshot:
         rows = self._query(_OUTCOME.get, (request,))
         return OUTCOME_MAPPING.record(rows[0]) if rows else None
 
-    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
-        return [mapping_of(AuditEntry).sealed(row) for row in self._query(_LOG.unsealed, (limit,))]
+    def unsealed(self, *, limit: int, after: str = "") -> list[Sealed[AuditEntry]]:
+        return [mapping_of(AuditEntry).sealed(row) for row in self._query(_LOG.unsealed, (after, limit))]
 
     def oldest_unsealed(self) -> datetime | None:
         return _time(self._query(_LOG.oldest, ()))
@@ -296,7 +296,8 @@ def _make_log_statements() -> _LogStatements:
     unsealed = "unsealed_entries JOIN audit_entries ON audit_entries.name = unsealed_entries.entry"
     positions = "log_positions JOIN audit_entries ON audit_entries.name = log_positions.entry"
     return _LogStatements(
-        unsealed=f"SELECT {names} FROM {unsealed} ORDER BY unsealed_entries.entry LIMIT $1",  # noqa: S608
+        unsealed=f"SELECT {names} FROM {unsealed} WHERE unsealed_entries.entry > $1"  # noqa: S608
+        " ORDER BY unsealed_entries.entry LIMIT $2",
         from_position=f"SELECT position, {names} FROM {positions} WHERE position >= $1"  # noqa: S608
         " ORDER BY position LIMIT $2",
         oldest=f"SELECT min(time) FROM {unsealed}",  # noqa: S608

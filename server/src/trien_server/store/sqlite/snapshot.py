@@ -82,8 +82,8 @@ class SqliteSnapshot:
         rows = self._query(_OUTCOME.get, (request,), OUTCOME_MAPPING.table)
         return OUTCOME_MAPPING.record(rows[0]) if rows else None
 
-    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:
-        rows = self._query(_LOG.unsealed, (limit,), AuditEntry.table)
+    def unsealed(self, *, limit: int, after: str = "") -> list[Sealed[AuditEntry]]:
+        rows = self._query(_LOG.unsealed, (after, limit), AuditEntry.table)
         return [mapping_of(AuditEntry).sealed(row) for row in rows]
 
     def oldest_unsealed(self) -> datetime | None:
@@ -239,7 +239,8 @@ def _make_log_statements() -> _LogStatements:
     names = ", ".join(f'audit_entries."{column.name}"' for column in mapping_of(AuditEntry).all_columns)
     return _LogStatements(
         unsealed=f"SELECT {names} FROM unsealed_entries CROSS JOIN audit_entries"  # noqa: S608
-        " ON audit_entries.name = unsealed_entries.entry ORDER BY unsealed_entries.entry LIMIT ?",
+        " ON audit_entries.name = unsealed_entries.entry WHERE unsealed_entries.entry > ?"
+        " ORDER BY unsealed_entries.entry LIMIT ?",
         from_position=f"SELECT position, {names} FROM log_positions CROSS JOIN audit_entries"  # noqa: S608
         " ON audit_entries.name = log_positions.entry WHERE position >= ? ORDER BY position LIMIT ?",
     )
