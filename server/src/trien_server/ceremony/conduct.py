@@ -210,6 +210,7 @@ def _found(
                 authority=authority,
                 details={"ceremony": loaded.sha256},
             )
+        instance.use.log_keys.look()
         instance.use.check_start()
         tell("installation    in force")
         return instance.use.transactions.read(

@@ -143,7 +143,7 @@ class Excerpt:
     def outcome(self, request: str) -> Outcome | None:  # noqa: ARG002
         return None
 
-    def unsealed(self, *, limit: int) -> list[Sealed[AuditEntry]]:  # noqa: ARG002
+    def unsealed(self, *, limit: int, after: str = "") -> list[Sealed[AuditEntry]]:  # noqa: ARG002
         return []
 
     def oldest_unsealed(self) -> datetime | None:
