@@ -1,5 +1,6 @@
 """A token in memory: the port `Hsm` with software keys, and faults that a test switches."""
 
+import copy
 import hashlib
 import hmac
 import os
@@ -85,6 +86,12 @@ class MemoryHsm:
         with self._lock:
             self._keys[object_id] = private_key
             return _spki(private_key)
+
+    def copied(self) -> "MemoryHsm":
+        """Returns a token with the same keys, which goes its own way from then on."""
+        other = copy.copy(self)
+        other._keys, other._data = dict(self._keys), dict(self._data)
+        return other
 
     def ready(self) -> bool:
         self.calls["ready"] += 1

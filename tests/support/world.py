@@ -1,7 +1,6 @@
 """An instance of fakes with the sandbox's people, for tests of the use cases."""
 
 import base64
-import copy
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -121,7 +120,7 @@ def populated(*, replacement_wait: timedelta = timedelta(0)) -> "World":
     store.clock = clock.now
     return World(
         clock=clock,
-        hsm=copy.copy(start.hsm),
+        hsm=start.hsm.copied(),
         store=store,
         otp=dict(start.otp),
         tokens=dict(start.tokens),
