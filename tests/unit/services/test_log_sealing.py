@@ -1,15 +1,12 @@
 """Entries get their positions once, in one history, and only what was read back is signed (P10)."""
 
-from datetime import timedelta
-
 import pytest
 from tests.support.world import World, digests, populated
 
-from trien_server.core.checkpoints import follow_keys, format_log_keys, open_checkpoint
+from trien_server.core.checkpoints import open_checkpoint
 from trien_server.core.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from trien_server.core.records import AuditEntry, LogCheckpoint, LogHead
 from trien_server.services.log_keys import log_key_of, read_log_keys
-from trien_server.services.transactions import next_version
 
 pytestmark = pytest.mark.promise("P10")
 
@@ -71,25 +68,3 @@ def test_a_pass_orders_entries_by_time_and_then_by_name(world: World) -> None:
     entries = in_order(world)
     assert [(entry.time, entry.name) for entry in entries] == sorted((entry.time, entry.name) for entry in entries)
     assert len({entry.time for entry in entries}) > 1
-
-
-def test_a_log_that_goes_on_under_another_origin_gets_a_key_that_the_one_before_names(world: World) -> None:
-    world.use.log_sealing.work_off()
-    before = head_of(world)
-    world.use.transactions.run(
-        lambda ledger: ledger.replace(next_version(before, origin=f"{before.origin}/2", time=ledger.at)), timeout=5.0
-    )
-    world.use = world.new_process()
-    world.clock.advance(timedelta(seconds=11))  # the one before held the lease
-    world.use.log_sealing.work_off()
-    checkpoint = checkpoint_of(world)
-    assert checkpoint is not None
-    assert checkpoint.origin == before.origin, "nothing was signed under an origin that has no key"
-    assert world.use.log_keys.look()
-    world.use.log_sealing.work_off()
-    assert assert_sealed(world) > before.size
-    first, second = world.use.transactions.read(read_log_keys)
-    assert second.succession is not None
-    followed = follow_keys(format_log_keys(log_key_of(first), [second.succession]))
-    assert [key.origin for key in followed] == [before.origin, f"{before.origin}/2"]
-    assert not world.use.log_keys.look()

@@ -94,6 +94,8 @@ def test_every_row_comes_back_with_its_seal_but_what_the_table_says() -> None:
             assert set(after) - set(before) == {done.continued}
             assert {name: after[name] for name in before} == before
         elif kind not in changed:
+            before.pop("installationKeys/log-1", None)  # asked for again, under the log's new name
+            after.pop("installationKeys/log-1", None)
             assert after == before
             same += len(after)
     assert same > 40

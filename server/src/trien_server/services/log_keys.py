@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from trien_server.core.algorithms import KeyType
 from trien_server.core.checkpoints import LogKey, NoteNotValid, format_note, succession_body
 from trien_server.core.errors import HsmUnavailable
-from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, KeyReference, Randomness, Report
-from trien_server.core.records import InstallationKey, InstallationKeyPurpose, InstallationKeyState, LogHead, Record
+from trien_server.core.records import InstallationKey, InstallationKeyPurpose, InstallationKeyState, Record
 from trien_server.core.signing_request import ALGORITHMS
 from trien_server.services.changes import Change, Changes
 from trien_server.services.deadline import Deadline
 from trien_server.services.leases import TOKEN_OBJECTS, Leases
-from trien_server.services.log_history import LOG_HEAD
 from trien_server.services.sealing_generations import read_generations
 from trien_server.services.token_signatures import not_verified
 from trien_server.services.transactions import Transactions, next_version
@@ -74,8 +72,6 @@ def _sign(hsm: Hsm, key: InstallationKey, body: str) -> bytes:
 class LogKeyGeneration:
     """Carries out what the records ask for: the first key of the log, and each one that follows it.
 
-    A key signs under one origin: for a log that goes on under another one after a restore it asks for the next key.
-
     An attempt writes the id of the key pair into the record in PENDING_GENERATION, and then makes the pair: a crash
     leaves one that the next attempt finds by it. One transaction makes the new key ACTIVE, with its public key and with
     what the one before signed of it, and the one before RETIRED. The private key of that one stays on the token: a
@@ -112,7 +108,7 @@ class LogKeyGeneration:
         Raises `Busy` while another process creates or destroys objects on the token, and refusals of its ports.
         """
         keys = self._transactions.read(read_log_keys)
-        if not keys or (keys[-1].state is InstallationKeyState.ACTIVE and not self._ask_for_origin()):
+        if not keys or keys[-1].state is not InstallationKeyState.PENDING_GENERATION:
             return False
         with self._leases.hold(TOKEN_OBJECTS, wait=_LEASE_SECONDS, stopped=self._stopped):
             keys = self._transactions.read(read_log_keys)
@@ -131,35 +127,6 @@ class LogKeyGeneration:
                 text = succession_body(log_key_of(before).origin, log_key_of(made))
                 made = dataclasses.replace(made, succession=sign_note(self._hsm, before, text))
             return self._activate(pending, before, made)
-
-    def _ask_for_origin(self) -> bool:
-        """Asks for a key of the log's new origin when it has one: a restore goes on under another. Returns whether."""
-        asked = False
-
-        def prepare(view: TrustedView) -> Change:
-            nonlocal asked
-            keys, head = read_log_keys(view), view.get(LogHead, LOG_HEAD)
-            last = keys[-1]
-            asked = head is not None and last.state is InstallationKeyState.ACTIVE and last.origin != head.origin
-            if head is None or not asked:
-                return Change(kind="installation_key_requested", slow=[])
-            at = self._clock.now()
-            new = InstallationKey(
-                name=installation_key_name(InstallationKeyPurpose.LOG, last.generation + 1),
-                purpose=InstallationKeyPurpose.LOG,
-                generation=last.generation + 1,
-                state=InstallationKeyState.PENDING_GENERATION,
-                state_time=at,
-                create_time=at,
-                key_type=last.key_type,
-                origin=head.origin,
-            )
-            details = {"because": "the log goes on under another origin after a restore"}
-            return Change(kind="installation_key_requested", slow=[new], details=details)
-
-        if self._transactions.read(prepare).slow:
-            self._changes.make("server", prepare, deadline=Deadline(self._clock, _SECONDS))
-        return asked
 
     def _swap(self, pending: InstallationKey, attempt: InstallationKey) -> bool:
         # Each attempt has an id of its own: two processes that are at it never make two pairs under one.
