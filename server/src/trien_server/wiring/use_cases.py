@@ -47,9 +47,9 @@ from trien_server.services.key_lifecycle import CancelKeyDestruction, DestroyKey
 from trien_server.services.key_rotation import KeyRotation
 from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
-from trien_server.services.log_integrity import CheckLog, Witness
 from trien_server.services.log_guard import LogGuard
 from trien_server.services.log_history import LogHistory
+from trien_server.services.log_integrity import CheckLog, Witness
 from trien_server.services.log_keys import LogKeyGeneration
 from trien_server.services.log_proofs import GetCheckpoint, GetConsistencyProof, GetLogKeys
 from trien_server.services.log_publishing import LogPublisher
