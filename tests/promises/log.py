@@ -1,6 +1,7 @@
 """Seals, rows in force, and the log's own rows (P5, P10)."""
 
 import hmac
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -10,6 +11,7 @@ from tests.promises.violations import Broken, Violation
 from trien_server.core import sealing
 from trien_server.core.audit import leaf_of
 from trien_server.core.ports import Sealed
+from trien_server.core.receipts import items_root
 from trien_server.core.records import SLOW_RECORDS, AuditEntry, Record
 
 Authenticate = Callable[..., bytes]
@@ -64,7 +66,11 @@ def check_in_force(evidence: Evidence) -> Iterator[Violation]:
 
 
 def check_leaves(evidence: Evidence) -> Iterator[Violation]:
-    """Every leaf commits to its entry's name, head and details."""
+    """Every leaf commits to its entry's name, head and details, and to each digest that it lets sign."""
     for entry in evidence.of(AuditEntry).values():
         if entry.leaf != leaf_of(entry):
             yield Violation(Broken.LEAF, f"{entry.name} ({entry.kind})")
+        signs = entry.kind in {"signing_granted", "signing_resumed"} and entry.details
+        digests = [bytes.fromhex(digest) for digest in json.loads(entry.details)["digests"]] if signs else []
+        if entry.salt and entry.items_root != items_root(entry.salt, digests):
+            yield Violation(Broken.LEAF, f"{entry.name} ({entry.kind}): not of its digests")

@@ -17,10 +17,11 @@ from tests.support.world import CHAIR, ED, OFFICE, P256, PORTAL, RSA, World, dig
 
 from trien_server.core import sealing
 from trien_server.core.algorithms import SignatureAlgorithm
-from trien_server.core.audit import make_entry
+from trien_server.core.audit import leaf_of, make_entry
 from trien_server.core.errors import OneTimePasswordRejected, Refusal
 from trien_server.core.items import DataItem, DigestItem, Item
 from trien_server.core.ports import Sealed
+from trien_server.core.receipts import items_root
 from trien_server.core.records import (
     Approval,
     AuditEntry,
@@ -240,6 +241,13 @@ def leaf(case: Case) -> None:
     case.change(case.the(AuditEntry, lambda entry: entry.kind == "signing_granted"), leaf=b"\x00" * 40)
 
 
+def leaf_of_other_digests(case: Case) -> None:
+    """An entry whose leaf is its own, but whose root is over other digests than its details name."""
+    entry = case.the(AuditEntry, lambda entry: entry.kind == "signing_granted")
+    lying = dataclasses.replace(entry, items_root=items_root(entry.salt, [b"another"]))
+    case.change(entry, items_root=lying.items_root, leaf=leaf_of(lying))
+
+
 def value_twice(case: Case) -> None:
     one, other = list(case.evidence.of(Approval).values())[:2]
     case.change(one, accepted_value=other.accepted_value)
@@ -407,6 +415,7 @@ DOCTORED: list[tuple[Broken, Callable[[Case], None]]] = [
     (Broken.ENTRY_WITHOUT_GRANT, entry_without_grant),
     (Broken.APPROVAL_WITHOUT_ENTRY, approval_without_entry),
     (Broken.LEAF, leaf),
+    (Broken.LEAF, leaf_of_other_digests),
     (Broken.VALUE_TWICE, value_twice),
     (Broken.CODE_TWICE, code_twice),
     (Broken.APPROVAL_LIST, approval_list),
