@@ -66,6 +66,7 @@ def restore(config: Config, wanted: Wanted, *, tell: Tell) -> bool:
             known=list(_known(wanted, log)),
             lost=lost,
             leaves=(lambda _: None) if log is None else log.leaf,
+            log_keys=None if log is None else log.keys(),
             progress=progress,
         )
         approvals = [parse_approval(path.read_bytes(), examined.statement) for path in wanted.approvals]

@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from trien_server.core.approval import approval_text, statement_digest
 from trien_server.core.audit import leaf_of
 from trien_server.core.backups import LogState, Manifest
-from trien_server.core.checkpoints import NoteNotValid, parse_checkpoint, parse_note
+from trien_server.core.checkpoints import (
+    LogKey,
+    NoteNotValid,
+    follow_keys,
+    open_checkpoint,
+    parse_checkpoint,
+    parse_note,
+)
 from trien_server.core.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from trien_server.core.records import AuditEntry
 
@@ -45,6 +52,18 @@ class KnownCheckpoint:
     origin: str
     size: int
     root: bytes
+    note: str = ""
+    """The checkpoint as it is signed."""
+
+    def require_signed(self, keys: Sequence[LogKey]) -> None:
+        """Raises `NotRestorable` unless one of the log's keys signed it."""
+        try:
+            open_checkpoint(self.note, keys)
+        except NoteNotValid as fault:
+            raise NotRestorable(
+                f"The checkpoint in {self.found} is not signed by a key of the log that is known ({fault}): give the"
+                " folder that has its log-keys with --published."
+            ) from fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +145,13 @@ def parse_lost_entry(line: bytes) -> LostEntry:
 def parse_known_checkpoint(note: str, *, found: str) -> KnownCheckpoint:
     """Returns what a signed checkpoint (C2SP) says; `found` says for people where it was. Raises `NotRestorable`.
 
-    Its signature is not verified: a checkpoint that nobody signed asks for more agreement, never for less.
+    Its signature is not verified here: one that nobody signed asks for more agreement, never for less.
     """
     try:
         checkpoint = parse_checkpoint(parse_note(note).body)
     except NoteNotValid as fault:
         raise NotRestorable(f"The checkpoint in {found} cannot be read: {fault}.") from fault
-    return KnownCheckpoint(found=found, origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root)
+    return KnownCheckpoint(found=found, origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root, note=note)
 
 
 def _bytes(text: str) -> bytes:
@@ -241,6 +260,22 @@ def next_origin(origins: Sequence[str], nonce: bytes) -> str:
         number = origin.rpartition("/")[2].partition("-")[0] if origin.count("/") > 2 else "1"
         numbers.append(int(number) if number.isdecimal() and len(number) < 9 else 1)
     return f"{head}/trien/{first}/{max(numbers) + 1}-{nonce.hex()}"
+
+
+def followed_keys(known: Sequence[LogKey], published: str | None) -> list[LogKey]:
+    """Returns the log's keys: those that are known, and those that the published ones lead to from there.
+
+    Published keys (`log-keys`) are taken when they begin with a known one. Raises `NotRestorable` when they do not.
+    """
+    if published is None:
+        return list(known)
+    try:
+        followed = follow_keys(published)
+    except NoteNotValid as fault:
+        raise NotRestorable(f"The log's published keys cannot be read: {fault}.") from fault
+    if followed[0] not in known:
+        raise NotRestorable("The log's published keys begin with another key than the backup's.")
+    return [*known, *followed]
 
 
 class Replay:

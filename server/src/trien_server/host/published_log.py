@@ -17,8 +17,15 @@ class PublishedLog:
 
     def checkpoint(self) -> str | None:
         """Returns the signed checkpoint; None when the folder has none. Raises `OSError`."""
+        return self._text("checkpoint")
+
+    def keys(self) -> str | None:
+        """Returns the log's public keys as they were published; None when the folder has none. Raises `OSError`."""
+        return self._text("log-keys")
+
+    def _text(self, name: str) -> str | None:
         try:
-            return (self._folder / "checkpoint").read_text(encoding="utf-8")
+            return (self._folder / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 

@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from trien_server.core.approval import public_key_hash, statement_digest, verify_approval
 from trien_server.core.audit import make_entry
 from trien_server.core.backups import KeptRow, Manifest, NotABackup, Reading
+from trien_server.core.checkpoints import LogKey
 from trien_server.core.ports import Clock, Randomness, Sealed, Snapshot, Store, Transaction
 from trien_server.core.records import (
     HOT_RECORDS,
@@ -30,6 +31,7 @@ from trien_server.core.restores import (
     NotRestorable,
     Replay,
     StatementApproval,
+    followed_keys,
     next_origin,
     restore_name,
     restrictions,
@@ -40,6 +42,7 @@ from trien_server.core.roles import Role
 from trien_server.core.sealing import CLOCK_TOLERANCE
 from trien_server.services.backup_excerpts import Excerpt
 from trien_server.services.backups import Progress
+from trien_server.services.log_keys import generated, log_key_of, read_log_keys
 from trien_server.services.restored_state import RestoredState
 from trien_server.services.restored_token import TokenFindings, examine_token
 from trien_server.services.sealing_generations import INSTALLATION, read_sealing_generations
@@ -124,11 +127,13 @@ class Restore:
         known: Sequence[KnownCheckpoint],
         lost: Sequence[LostEntry],
         leaves: Callable[[int], bytes | None],
+        log_keys: str | None = None,
         progress: Progress,
     ) -> Examined:
         """Reads a backup whole and judges it; changes nothing.
 
-        `leaves` returns the leaf at a position of the log that was published, if it is there. Raises `NotABackup`;
+        `leaves` returns the leaf at a position of the log that was published, if it is there; `log_keys` are its
+        published keys, by which those follow that signed after the backup. Raises `NotABackup`;
         `NotRestorable` for a backup of another schema, for the wrong token, for a log that is not the one that was
         published, and for lost entries that are not in it; `HsmUnavailable`.
         """
@@ -150,7 +155,8 @@ class Restore:
             raise NotRestorable(f"The clock is behind the backup, whose last entry is of {latest:%Y-%m-%d %H:%M} UTC.")
         token = examine_token(self._state.hsm, self._seals, manifest, excerpt)
         _require_one_history(manifest, excerpt.replay, known)
-        verified = _verified(manifest, excerpt.replay, known, lost, leaves)
+        keys = _log_keys(excerpt, self._seals)
+        verified = _verified(manifest, excerpt.replay, known, lost, leaves, lambda: followed_keys(keys, log_keys))
         return Examined(
             manifest=manifest,
             excerpt=excerpt,
@@ -365,12 +371,19 @@ def _require_one_history(manifest: Manifest, replay: Replay, known: Sequence[Kno
             )
 
 
+def _log_keys(excerpt: Excerpt, seals: Seals) -> list[LogKey]:
+    """Returns the log's keys that a backup has, by rows whose seals are good."""
+    keys = read_log_keys(TrustedView(excerpt, seals, by_any=True))
+    return [log_key_of(key) for key in generated(keys)]
+
+
 def _verified(
     manifest: Manifest,
     replay: Replay,
     known: Sequence[KnownCheckpoint],
     lost: Sequence[LostEntry],
     leaves: Callable[[int], bytes | None],
+    log_keys: Callable[[], Sequence[LogKey]],
 ) -> tuple[LostEntry, ...]:
     """Returns the lost entries, by position, once it is shown that each is in the log of the largest checkpoint.
 
@@ -383,6 +396,7 @@ def _verified(
     if log is None or not later:
         raise NotRestorable("No checkpoint is known that covers the exported entries, so they cannot be believed.")
     last = max(later, key=lambda one: one.size)
+    last.require_signed(log_keys())
     given = {one.position: one for one in lost if log.size <= one.position < last.size}
     for position in range(log.size, last.size):
         leaf = leaves(position)
