@@ -224,6 +224,36 @@ def test_a_large_write_ahead_log_starts_anew(path: Path, monkeypatch: pytest.Mon
     assert not log.exists()
 
 
+def test_a_reader_that_stays_makes_writers_wait_once_and_not_again_and_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    open_writer = connections.open_writer
+
+    def traced(path: Path) -> connections.GuardedConnection:
+        connection = open_writer(path)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(committer, "_LARGE_LOG_FRAMES", 60)
+    monkeypatch.setattr(committer, "_CHECKPOINT_COMMITS", 2)
+    monkeypatch.setattr(connections, "open_writer", traced)
+    monkeypatch.setattr(connections, "_BUSY_MILLISECONDS", 1)
+    store = SqliteStore(path, on_fatal=lambda _: None)
+
+    def write(snapshot: Snapshot) -> int:
+        snapshot.latest_time()  # from here on this reader keeps the log
+        for number in range(60):
+            store.transact(lambda transaction, n=number: transaction.insert(entry(f"e{n}")), timeout=30)  # type: ignore[misc]
+        return sum("TRUNCATE" in statement for statement in statements)
+
+    waited = store.read(write)
+    store.close()
+    looked = sum("PASSIVE" in statement for statement in statements)
+    assert looked >= 25
+    assert 1 <= waited <= looked // 4
+
+
 def test_an_error_in_the_writer_itself_ends_the_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fatal: list[str] = []
     store = SqliteStore(path, on_fatal=fatal.append)

@@ -81,6 +81,7 @@ class Committer:
         self._commits = 0
         self._works = 0
         self._commits_since_checkpoint = 0
+        self._large_log = _LARGE_LOG_FRAMES
         self._thread = threading.Thread(target=self._run, name="trien-store-writer", daemon=True)
         self._thread.start()
 
@@ -293,10 +294,12 @@ class Committer:
         try:
             if self._connection is None:
                 return
-            row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if row[1] > _LARGE_LOG_FRAMES:
+            frames = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+            if frames > self._large_log:
                 with self._lock:
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    (kept, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                # A reader that stays, such as a backup, keeps the log: ask again only when it grew as much again.
+                self._large_log = frames + _LARGE_LOG_FRAMES if kept else _LARGE_LOG_FRAMES
         except sqlite3.Error as error:
             self._judge(error)
         except OSError:
