@@ -62,10 +62,16 @@ class SignedLog:
 
 
 def read_published_keys(view: TrustedView) -> LogKeys | None:
-    """Returns the log's keys, or None before there is one. Raises `NoteNotValid`, `RecordNotTrusted`."""
+    """Returns the log's keys, or None before there is one.
+
+    They begin with the last one that no other signed in: the first of all, or the first of a log that was restored to a
+    token without the key before. Raises `NoteNotValid`, `RecordNotTrusted`.
+    """
     generations = [key for key in read_generations(view, InstallationKeyPurpose.LOG) if key.public_key is not None]
     if not generations:
         return None
+    begin = max(number for number, key in enumerate(generations) if number == 0 or key.succession is None)
+    generations = generations[begin:]
     text = format_log_keys(_log_key(generations[0]), [key.succession or "" for key in generations[1:]])
     keys = tuple(follow_keys(text))
     if keys != tuple(map(_log_key, generations)):
