@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.fakes.hsm import MemoryHsm
 from tests.fakes.store import MemoryStore
@@ -23,6 +24,7 @@ from trien_server.services.backups import TakeBackup
 from trien_server.services.restored_state import RestoredState
 from trien_server.services.restores import Done, Examined, Restore
 from trien_server.store.lines import line_of, row_of
+from trien_server.wiring.restoring import seal_log as seal_restored_log
 
 SCHEMA = "0001"
 
@@ -92,6 +94,7 @@ class Restoring:
             changes=use.changes,
             clock=self.world.clock,
             randomness=SystemRandomness(),
+            seal_log=partial(seal_restored_log, use),
         )
         return Restore(
             store=self.store,

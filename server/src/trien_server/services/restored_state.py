@@ -76,9 +76,9 @@ WHAT_HAPPENS: Mapping[str, str] = {
     "certificate_statuses": "left out: the CAs are asked anew",
     "notices": "as it was",
     "audit_entries": "as it was, in the same positions; log_continued follows",
-    "log_heads": "the same tree under a new origin",
+    "log_heads": "the same tree under a new name",
     "log_tiles": "as it was",
-    "log_checkpoints": "left out: the first one of the new origin is signed when a server starts",
+    "log_checkpoints": "left out: the first one under the new name is signed before a server starts",
     "audit_exports": "as it was",
     "outcomes": "as it was",
 }
@@ -123,8 +123,11 @@ class RestoredState:
         changes: Changes,
         clock: Clock,
         randomness: Randomness,
+        seal_log: Callable[[], None],
     ) -> None:
+        """`seal_log` makes the log's key that is asked for, seals what waits, and has the log signed."""
         self.hsm = hsm
+        self._seal_log = seal_log
         self._randomness = randomness
         self._store = store
         self._transactions = transactions
@@ -175,6 +178,8 @@ class RestoredState:
             ),
         ):
             self._take(step, done)
+        # Last: it signs what was done here too, and a server that starts finds a log that is sealed.
+        self._seal_log()
 
     def _replace_lost_sealing_keys(self, done: Account) -> None:
         """Puts a new sealing key behind those that the token has and no record names.
@@ -224,7 +229,7 @@ class RestoredState:
         done.counts["sealing keys of the token that no record named, retired unused"] = free - active.generation - 1
 
     def _continue_log(self, done: Account) -> None:
-        """Asks for the key that signs the log under its new name; the first server that starts makes it.
+        """Asks for the key that signs the log under its new name.
 
         The one before signs it in. Where the token does not hold that one, the new key stands for itself: then people
         have to hand it to whoever checks the log.

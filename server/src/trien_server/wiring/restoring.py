@@ -1,10 +1,17 @@
 """Builds what restores a backup into the database of a configuration."""
 
+from contextlib import suppress
+from functools import partial
+
+from trien_server.core.errors import Busy
 from trien_server.services.restored_state import RestoredState
 from trien_server.services.restores import Restore
 from trien_server.store.lines import row_of
 from trien_server.store.schema import HEAD
 from trien_server.wiring.instance import Instance
+from trien_server.wiring.use_cases import UseCases
+
+_SEAL_SECONDS = 60.0
 
 
 def build_restore(instance: Instance) -> Restore:
@@ -19,9 +26,17 @@ def build_restore(instance: Instance) -> Restore:
             changes=instance.use.changes,
             clock=instance.clock,
             randomness=instance.randomness,
+            seal_log=partial(seal_log, instance.use),
         ),
         clock=instance.clock,
         randomness=instance.randomness,
         decode=row_of,
         schema=HEAD,
     )
+
+
+def seal_log(use: UseCases) -> None:
+    """Makes the log's key that is asked for, seals what waits, and has the log signed; a server does the rest."""
+    with suppress(Busy):  # a restore that was killed a moment ago still holds the lease
+        use.log_keys.look()
+    use.log_sealing.catch_up(timeout=_SEAL_SECONDS)
