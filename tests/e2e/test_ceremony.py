@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from typer.testing import CliRunner
 from trien_client.cli.main import build_app
 from trien_server.ceremony.plan import TABLES, BadPlan, Plan, load_plan
 from trien_server.cli.ceremony import NotConfirmed, confirm, prepare
+from trien_server.core.algorithms import KeyType
+from trien_server.core.checkpoints import LogKey
 from trien_server.core.secret import Secret
 from trien_server.host.private_ca import PrivateCa
 from trien_server.hsm import create_softhsm_token
@@ -77,6 +81,10 @@ def test_the_record_says_on_paper_what_was_made(held: Ceremony) -> None:
         assert shown in flat
     for name in ("Nguyễn Văn A", "Trần Thị B", "Lê Văn C", "Hoàng Thị D", "Phạm Thị E", "Võ Văn F"):
         assert name in record
+    assert "localhost/trien/" in record
+    with closing(sqlite3.connect(held.installation / "trien.db")) as database:
+        [(origin, public)] = database.execute("SELECT origin, public_key FROM installation_keys WHERE purpose = 'LOG'")
+    assert LogKey(origin, KeyType.EC_ED25519, public).vkey in flat
     for certificate in (*(f"operators/{one}.pem" for one in OFFICERS), "tls/ca.pem"):
         done = subprocess.run(
             ["openssl", "x509", "-in", str(held.installation / certificate), "-noout", "-fingerprint", "-sha256"],

@@ -209,7 +209,10 @@ def _found(
                 ],
                 authority=authority,
                 details={"ceremony": loaded.sha256},
+                log_host=loaded.plan.installation.hosts[0],
+                log_key_type=KeyType(loaded.plan.installation.log_key),
             )
+        instance.use.log_keys.look()
         instance.use.log_keys.look()
         instance.use.check_start()
         tell("installation    in force")

@@ -47,6 +47,9 @@ class InstallationTable(_Table):
     store_url: str = Field(
         default="sqlite:///trien.db", description="The database; PostgreSQL has to be migrated before, by its owner."
     )
+    log_key: Literal["EC_ED25519", "EC_P256"] = Field(
+        default="EC_ED25519", description="The key that signs the log, in the token; P-256 where it has no Ed25519."
+    )
     client_ca_file: Path | None = Field(
         default=None, description="A CA of officers who bring a certificate, PEM; besides the private one that is made."
     )

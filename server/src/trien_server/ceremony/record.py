@@ -70,7 +70,7 @@ def _keys(made: Made) -> Iterator[str]:
     yield "trien probe key (tries the token, signs nothing else)"
     yield from _field("  SHA-256", _digits(hashlib.sha256(made.inventory.probe_key).hexdigest()))
     if made.log_key is None or made.log_key.public_key is None or made.log_key.origin is None:
-        yield "log key: made when the server first starts; `trien audit keys` shows it"
+        yield "log key: not made yet; the server makes it when it starts, `trien audit keys` shows it"
         return
     yield "log key (signs the log's checkpoints)"
     yield from _field("  origin", made.log_key.origin)
