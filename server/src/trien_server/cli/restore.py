@@ -1,15 +1,18 @@
 """`trien-server restore`: a backup put back into an empty database, and what people have to do then."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from trien_server.cli.progress import Progress
 from trien_server.config import Config
 from trien_server.core.approval import statement_digest
+from trien_server.core.ports import Hsm
 from trien_server.core.restores import (
     KnownCheckpoint,
     LostEntry,
+    NotRestorable,
     parse_approval,
     parse_known_checkpoint,
     parse_lost_entry,
@@ -27,6 +30,8 @@ from trien_server.wiring import Instance
 from trien_server.wiring.restoring import build_restore
 
 Tell = Callable[[str], None]
+_ON_TOKEN = "trien log checkpoint"
+"""The label of the token's data object that keeps the newest checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +68,7 @@ def restore(config: Config, wanted: Wanted, *, tell: Tell) -> bool:
         use = build_restore(instance)
         examined = use.examine(
             source,
-            known=list(_known(wanted, log)),
+            known=list(_known(wanted, log, instance.hsm)),
             lost=lost,
             leaves=(lambda _: None) if log is None else log.leaf,
             log_keys=None if log is None else log.keys(),
@@ -89,8 +94,11 @@ def _lost(path: Path) -> Iterator[LostEntry]:
                 yield parse_lost_entry(line)
 
 
-def _known(wanted: Wanted, log: PublishedLog | None) -> Iterator[KnownCheckpoint]:
-    """Yields every checkpoint that can be asked for."""
+def _known(wanted: Wanted, log: PublishedLog | None, hsm: Hsm) -> Iterator[KnownCheckpoint]:
+    """Yields every checkpoint that can be asked for: on the token, where the log was published, and in files."""
+    for note in hsm.read_data(_ON_TOKEN):
+        with suppress(NotRestorable):  # a garbled one says nothing
+            yield parse_known_checkpoint(note.decode(errors="replace"), found="the token")
     published = None if log is None else log.checkpoint()
     if published is not None:
         yield parse_known_checkpoint(published, found="the tile folder")
