@@ -12,11 +12,13 @@ from tests.support.subjects import found, texts
 from tests.support.world import World, populated
 
 from trien_server.audit.tile_folder import TileFolder
-from trien_server.cli.doctor.findings import NotLookedAt
+from trien_server.cli.doctor.findings import NotLookedAt, Severity
 from trien_server.cli.doctor.log import log as look
 from trien_server.cli.doctor.log import log_key
 from trien_server.core.audit import make_entry
+from trien_server.core.records import LogHead
 from trien_server.services.examine_log import NEWEST
+from trien_server.services.log_history import LOG_HEAD
 
 pytestmark = pytest.mark.promise("P10")
 
@@ -116,3 +118,22 @@ def test_a_log_key_that_the_token_lacks_or_holds_as_another_one_is_found(world: 
     world.hsm.generate_key_pair(object_id, sealed.key.key.key_type)
     (told,) = texts(found(log_key, subject))
     assert "the token has another one" in told
+
+
+def test_an_entry_that_waits_for_its_place_for_more_than_a_minute_is_a_warning(world: World, sealed: SealedLog) -> None:
+    write(world, 1)
+    subject = SimpleNamespace(instance=SimpleNamespace(use=world.use))
+    assert found(look, subject) == []
+    world.clock.advance(timedelta(seconds=61))
+    (told,) = texts(found(look, subject), Severity.WARNING)
+    assert "waited for its place in the log" in told
+
+
+def test_a_log_whose_head_does_not_agree_with_itself_is_one_on_which_no_server_serves(
+    world: World, sealed: SealedLog
+) -> None:
+    row = world.store.read(lambda snapshot: snapshot.get(LogHead, LOG_HEAD))
+    changed = dataclasses.replace(row.record, root=bytes(32))
+    world.store.overwrite(world.use.seals.seal_hot(changed, at=world.clock.now()))
+    (told,) = errors(world)
+    assert told == "No server serves on this log: the log's head does not agree with itself."

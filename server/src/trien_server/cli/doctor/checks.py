@@ -126,7 +126,7 @@ CHECKS: Final = (
     ),
     Check(
         name="log",
-        sees="the audit log's newest checkpoint, its newest 500 entries, and what is published in audit.tile_folder",
+        sees="the audit log: entries without a place, the newest checkpoint and 500 entries, and audit.tile_folder",
         look=log.log,
         needs=("installation",),
     ),

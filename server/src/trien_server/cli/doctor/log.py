@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from trien_server.cli.doctor.findings import Finding, NotLookedAt, error, warning
 from trien_server.cli.doctor.subject import Subject
-from trien_server.core.errors import RecordNotTrusted
+from trien_server.core.errors import LogNotSealed, LogNotTrusted, RecordNotTrusted
 from trien_server.core.ports import KeyMismatch
 from trien_server.core.records import InstallationKeyPurpose, InstallationKeyState
 from trien_server.services.sealing_generations import read_generations
@@ -20,11 +20,12 @@ def log_key(subject: Subject) -> Iterator[Finding]:
     """Yields why the token cannot sign the log: its key is not there, or is another one than the record's."""
     instance = subject.instance
     keys = instance.use.transactions.read(lambda view: read_generations(view, InstallationKeyPurpose.LOG))
-    for key in keys:
-        if key.state is not InstallationKeyState.ACTIVE or key.object_id is None:
-            continue
+    active = [key for key in keys if key.state is InstallationKeyState.ACTIVE and key.object_id is not None]
+    if not active:
+        raise NotLookedAt("the log has no key yet; a server that runs makes it")
+    for key in active:
         try:
-            found = instance.hsm.public_key(key.object_id)
+            found = instance.hsm.public_key(key.object_id or b"")
         except KeyMismatch as mismatch:
             text = str(mismatch)
         else:
@@ -36,13 +37,21 @@ def log_key(subject: Subject) -> Iterator[Finding]:
             "Restore the token: without this key no checkpoint is signed, and the server refuses what it would have to "
             "tell the log.",
         )
-    if not keys:
-        raise NotLookedAt("the log has no key yet; a server that runs makes it")
 
 
 def log(subject: Subject) -> Iterator[Finding]:
     """Yields what is wrong with the newest part of the log, and with what is published of it."""
     use = subject.instance.use
+    try:
+        use.log_guard.check()
+    except LogNotTrusted as refusal:
+        yield error(f"No server serves on this log: {refusal.finding}.", _CHANGED)
+    except LogNotSealed:
+        yield warning(
+            "An audit entry has waited for its place in the log for more than a minute.",
+            "When no server runs, the next start gives it its place. One that runs refuses to sign meanwhile: look for "
+            "the reason in its log.",
+        )
     faults = use.examine_log()
     for fault in faults or []:
         yield error(fault, _CHANGED)
