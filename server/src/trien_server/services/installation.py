@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trien_server.core.algorithms import KeyType
 from trien_server.core.approval import public_key_hash
-from trien_server.core.errors import Refusal
+from trien_server.core.errors import LogNotTrusted, Refusal
 from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.merkle import EMPTY_ROOT
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, Randomness, Report
@@ -25,6 +25,7 @@ from trien_server.services.clock_guard import ClockGuard
 from trien_server.services.deadline import Deadline
 from trien_server.services.identifiers import new_id
 from trien_server.services.log_history import LOG_HEAD
+from trien_server.services.log_witnesses import LogWitnesses
 from trien_server.services.sealing_generations import INSTALLATION, read_generations
 from trien_server.services.seals import Seals
 from trien_server.services.transactions import Ledger, Transactions
@@ -140,9 +141,17 @@ class CheckStart:
     """What has to hold before a server serves (P8)."""
 
     def __init__(
-        self, *, hsm: Hsm, seals: Seals, transactions: Transactions, clock_guard: ClockGuard, report: Report
+        self,
+        *,
+        hsm: Hsm,
+        seals: Seals,
+        transactions: Transactions,
+        clock_guard: ClockGuard,
+        witnesses: LogWitnesses,
+        report: Report,
     ) -> None:
         self._hsm = hsm
+        self._witnesses = witnesses
         self._report = report
         self._seals = seals
         self._transactions = transactions
@@ -179,7 +188,20 @@ class CheckStart:
         if ahead:
             # A key that nobody asked for in this database: it was restored, or set back, to before a rotation.
             self._report("database_set_back", {"token_holds": f"sealing key {len(keys) + 1}"})
+        self._require_witnessed_log()
         self._clock_guard.check()
+
+    def _require_witnessed_log(self) -> None:
+        try:
+            self._witnesses.check()
+        except LogNotTrusted as refusal:
+            raise NotThisInstallation(
+                f"The database's log does not continue what is known of it: {refusal.finding}. The database is an older"
+                " copy, or another one: bring back the right one, or put a backup back with `trien-server restore`."
+            ) from refusal
+        except OSError as fault:
+            # Whoever can make it unreadable can remove it.
+            self._report("log_witness_garbled", {"witness": "the published checkpoint", "because": str(fault.strerror)})
 
 
 def _is_half_restored(view: TrustedView) -> bool:

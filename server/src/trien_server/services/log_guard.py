@@ -24,6 +24,7 @@ class LogGuard:
         self._report = report
         self._unsealed = UnsealedEntries(seals=seals, report=_tell_nobody)
         self._started = False
+        self._witnessed: str | None = None
         self._lock = threading.Lock()
         self._refuse: Callable[[], Refusal] | None = None
         self._told: str | None = None
@@ -47,10 +48,13 @@ class LogGuard:
             if isinstance(refusal, kind):
                 raise refusal
 
-    def distrust(self, finding: str) -> LogNotTrusted:
-        """Remembers, until the next check, that the log is another one, and returns the refusal to raise."""
-        self._found(LogNotTrusted(finding))
-        return LogNotTrusted(finding)
+    def distrust(self, finding: str) -> None:
+        """Has every check fail, until `trust_again`: a witness knows of another log."""
+        self._witnessed = finding
+
+    def trust_again(self) -> None:
+        """Takes back what `distrust` said: the log continues what the witnesses know."""
+        self._witnessed = None
 
     def check(self) -> None:
         """Looks at the log, and remembers the outcome.
@@ -58,6 +62,8 @@ class LogGuard:
         Raises `LogNotTrusted` or `LogNotSealed`, reported when it is new; `StoreUnavailable`, `HsmUnavailable`.
         """
         try:
+            if self._witnessed is not None:
+                raise LogNotTrusted(self._witnessed)
             self._history.check(self._require_sealed)
         except (LogNotTrusted, LogNotSealed) as refusal:
             self._found(refusal)

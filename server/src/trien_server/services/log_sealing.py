@@ -125,6 +125,7 @@ class LogSealing:
         self._transactions.keep_up()
         if not self._store.read(self._may):
             return 0
+        self._history.check()  # a log that was set back gets no entry more
         sealed = self.seal()
         self.sign()
         checkpoint = self._store.read(lambda snapshot: read_checkpoint(snapshot, self._seals))

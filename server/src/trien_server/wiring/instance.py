@@ -116,6 +116,7 @@ class Instance:
             public_url=config.web.public_url,
             replacement_wait=timedelta(hours=config.enrolment.replacement_wait_hours),
             keep_requests=timedelta(days=config.retention.request_days),
+            token_checkpoint_every=timedelta(seconds=config.audit.token_checkpoint_seconds),
             log_publication=None if config.audit.tile_folder is None else TileFolder(config.audit.tile_folder),
         )
 
@@ -237,6 +238,7 @@ class Server:
         self._instance.use.key_destruction.stop()
         self._instance.use.key_rotation.stop()
         self._instance.use.log_sealing.stop()
+        self._instance.use.log_witnesses.stop()
         self._instance.use.own_ca.stop()
         self._instance.use.expiry_notices.stop()
         for exporter in self._instance.use.audit_exporters:

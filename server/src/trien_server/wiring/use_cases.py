@@ -54,6 +54,7 @@ from trien_server.services.log_keys import LogKeyGeneration
 from trien_server.services.log_proofs import GetCheckpoint, GetConsistencyProof, GetLogKeys
 from trien_server.services.log_publishing import LogPublisher
 from trien_server.services.log_sealing import LogSealing
+from trien_server.services.log_witnesses import EVERY, LogWitnesses
 from trien_server.services.notices import Notices
 from trien_server.services.one_time_passwords import OneTimePasswords
 from trien_server.services.operators import (
@@ -134,6 +135,7 @@ class UseCases:
         of_the_host: Callable[[], Sequence[Expiring]] = tuple,
         sinks: Sequence[NamedSink] = (),
         log_publication: LogPublication | None = None,
+        token_checkpoint_every: timedelta = EVERY,
     ) -> None:
         seals = Seals(hsm=hsm, report=report)
         clock_guard = ClockGuard(store=store, clock=clock, report=report)
@@ -179,9 +181,6 @@ class UseCases:
             hsm=hsm,
             rules=RULES,
             log=CheckLog(store=store, seals=seals, witnesses=partial(_witnesses, log_publication)),
-        )
-        self.check_start = CheckStart(
-            hsm=hsm, seals=seals, transactions=transactions, clock_guard=clock_guard, report=report
         )
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
         self.sign_digests = SignDigests(
@@ -251,14 +250,35 @@ class UseCases:
             randomness=randomness,
             report=report,
         )
+        self.log_witnesses = LogWitnesses(
+            hsm=hsm,
+            store=store,
+            seals=seals,
+            transactions=of_the_log,
+            leases=Leases(transactions=of_the_log, randomness=randomness, report=report),
+            guard=self.log_guard,
+            publication=log_publication,
+            every=token_checkpoint_every,
+            clock=clock,
+            report=report,
+        )
         self.log_sealing = LogSealing(
             hsm=hsm,
             store=store,
             seals=seals,
             transactions=of_the_log,
             history=history,
+            afterwards=self.log_witnesses.keep,
             clock=clock,
             randomness=randomness,
+            report=report,
+        )
+        self.check_start = CheckStart(
+            hsm=hsm,
+            seals=seals,
+            transactions=transactions,
+            clock_guard=clock_guard,
+            witnesses=self.log_witnesses,
             report=report,
         )
         self.key_rotation = KeyRotation(
