@@ -562,3 +562,15 @@ def test_after_close_every_method_refuses(subject: Subject) -> None:
         with pytest.raises(HsmUnavailable):
             call()
     assert len(calls) == 16
+
+
+@pytest.mark.promise("P10")
+def test_a_value_under_a_label_takes_the_place_of_the_one_before(subject: Subject) -> None:
+    hsm, label = subject.hsm, f"a label {os.urandom(4).hex()}"
+    pairs = hsm.key_pairs()
+    assert hsm.read_data(label) == []
+    for value in (b"one", os.urandom(600), b"two"):
+        hsm.write_data(label, value)
+        assert hsm.read_data(label) == [value]
+    assert hsm.read_data(label + " else") == []
+    assert hsm.key_pairs() == pairs

@@ -14,7 +14,7 @@ from datetime import timedelta
 from tests.promises.decisions import check_approvals, check_entries, check_positions
 from tests.promises.evidence import Evidence
 from tests.promises.history import History
-from tests.promises.log import Authenticate, check_in_force, check_leaves, check_seals
+from tests.promises.log import Authenticate, check_in_force, check_leaves, check_log, check_seals
 from tests.promises.passwords import check_codes, check_counts, check_failures
 from tests.promises.requests import check_requests, check_told
 from tests.promises.signatures import check_answers, check_outcomes
@@ -40,6 +40,7 @@ def find_violations(
         yield from check_seals(evidence, authenticate)
         yield from check_in_force(evidence)
         yield from check_leaves(evidence)
+        yield from check_log(evidence)
         yield from check_entries(evidence, tolerance)
         yield from check_approvals(evidence)
         yield from check_positions(evidence)

@@ -12,6 +12,7 @@ from trien_server.core.records import HOT_RECORDS, SLOW_RECORDS, AuditEntry, Gra
 R = TypeVar("R", bound=Record)
 KINDS: tuple[type[Record], ...] = (*SLOW_RECORDS, *HOT_RECORDS)
 _PAGE = 500
+_ALL = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Evidence:
 
     rows: tuple[Sealed[Record], ...]
     outcomes: Mapping[str, Outcome]
+    log: tuple[tuple[int, str], ...] | None = None
+    """Which entry has which position in the log, in order; None when that was not read."""
+    unsealed: tuple[str, ...] = ()
+    """The entries that wait for theirs."""
 
     def of(self, kind: type[R]) -> dict[str, R]:
         """Returns a table's records by name."""
@@ -45,7 +50,10 @@ def read_evidence(store: Store) -> Evidence:
         rows = tuple(row for kind in KINDS for row in _all(snapshot, kind))
         granted = [row.record.name for row in rows if isinstance(row.record, GrantedRequest)]
         found = [(name, snapshot.outcome(name)) for name in granted]
-        return Evidence(rows, {name: outcome for name, outcome in found if outcome is not None})
+        outcomes = {name: outcome for name, outcome in found if outcome is not None}
+        unsealed = tuple(row.record.name for row in snapshot.unsealed(limit=_ALL))
+        log = tuple((at, row.record.name) for at, row in snapshot.log(0, limit=_ALL))
+        return Evidence(rows, outcomes, log, unsealed)
 
     return store.read(read)
 

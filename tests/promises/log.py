@@ -10,9 +10,11 @@ from tests.promises.violations import Broken, Violation
 
 from trien_server.core import sealing
 from trien_server.core.audit import leaf_of
+from trien_server.core.checkpoints import LogKey, NoteNotValid, open_checkpoint
+from trien_server.core.merkle import EMPTY_ROOT, Frontier, hash_leaf
 from trien_server.core.ports import Sealed
 from trien_server.core.receipts import items_root
-from trien_server.core.records import SLOW_RECORDS, AuditEntry, Record
+from trien_server.core.records import SLOW_RECORDS, AuditEntry, InstallationKey, LogCheckpoint, LogHead, Record
 
 Authenticate = Callable[..., bytes]
 """HMAC-SHA256 by a generation of the installation's sealing key, by default the first: `Hsm.authenticate`."""
@@ -63,6 +65,39 @@ def check_in_force(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(
                 Broken.NOT_IN_FORCE, f"{name} is version {version}, the log names {sorted(named.get(name, ()))}"
             )
+
+
+def check_log(evidence: Evidence) -> Iterator[Violation]:
+    """Every entry has one position or waits for it, and head and signed checkpoint are those of the tree over them."""
+    head = evidence.of(LogHead).get("log")
+    if evidence.log is None or head is None:
+        return
+    entries = evidence.of(AuditEntry)
+    names = [name for _, name in evidence.log]
+    if sorted([*names, *evidence.unsealed]) != sorted(entries) or [at for at, _ in evidence.log] != list(
+        range(len(names))
+    ):
+        yield Violation(Broken.LOG, f"{len(names)} positions and {len(evidence.unsealed)} waiting of {len(entries)}")
+        return
+    roots, tree = {0: EMPTY_ROOT}, Frontier()
+    for name in names:
+        tree = tree.extend([hash_leaf(entries[name].leaf)])
+        roots[tree.size] = tree.root()
+    if (head.size, head.root, head.frontier) != (tree.size, tree.root(), tree.hashes):
+        yield Violation(Broken.LOG, f"the head says {head.size} entries, there are {tree.size}, or its root is another")
+    keys = [
+        LogKey(key.origin, key.key_type, key.public_key)
+        for key in evidence.of(InstallationKey).values()
+        if key.origin and key.key_type and key.public_key
+    ]
+    for stored in evidence.of(LogCheckpoint).values():
+        try:
+            signed = open_checkpoint(stored.note, keys)
+        except NoteNotValid as fault:
+            yield Violation(Broken.LOG, f"the checkpoint: {fault}")
+            continue
+        if roots.get(signed.size) != signed.root or signed.origin != head.origin:
+            yield Violation(Broken.LOG, f"the checkpoint over {signed.size} entries is of another history")
 
 
 def check_leaves(evidence: Evidence) -> Iterator[Violation]:

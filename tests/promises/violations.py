@@ -14,6 +14,7 @@ class Broken(Enum):
     ENTRY_TOO_LATE = "P1", "an entry is later than the signature or the answer that rests on it"
     ENTRY_WITHOUT_GRANT = "P1", "an entry tells of a decision that is not there"
     APPROVAL_WITHOUT_ENTRY = "P1", "an approval is not told of by exactly one entry"
+    LOG = "P10", "an entry has two positions or none, or head or checkpoint are of another history"
     LEAF = "P10", "a leaf does not commit to its entry, or is not the answer's"
 
     VALUE_TWICE = "P2", "one time step or counter gave two approvals"

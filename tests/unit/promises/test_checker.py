@@ -31,6 +31,7 @@ from trien_server.core.records import (
     Client,
     GrantedRequest,
     ItemKind,
+    LogHead,
     Outcome,
     Record,
     SignerAttempts,
@@ -248,6 +249,14 @@ def leaf_of_other_digests(case: Case) -> None:
     case.change(entry, items_root=lying.items_root, leaf=leaf_of(lying))
 
 
+def entry_without_a_place(case: Case) -> None:
+    case.evidence = dataclasses.replace(case.evidence, unsealed=case.evidence.unsealed[1:])
+
+
+def head_of_another_history(case: Case) -> None:
+    case.change(case.the(LogHead), root=b"\x01" * 32)
+
+
 def value_twice(case: Case) -> None:
     one, other = list(case.evidence.of(Approval).values())[:2]
     case.change(one, accepted_value=other.accepted_value)
@@ -416,6 +425,8 @@ DOCTORED: list[tuple[Broken, Callable[[Case], None]]] = [
     (Broken.APPROVAL_WITHOUT_ENTRY, approval_without_entry),
     (Broken.LEAF, leaf),
     (Broken.LEAF, leaf_of_other_digests),
+    (Broken.LOG, entry_without_a_place),
+    (Broken.LOG, head_of_another_history),
     (Broken.VALUE_TWICE, value_twice),
     (Broken.CODE_TWICE, code_twice),
     (Broken.APPROVAL_LIST, approval_list),

@@ -4,6 +4,9 @@ import dataclasses
 from datetime import timedelta
 
 import pytest
+from tests.promises.evidence import read_evidence
+from tests.promises.log import check_log
+from tests.promises.violations import Broken
 from tests.support.world import OPERATOR, World, digests, populated
 
 from trien_server.core.checkpoints import NoteNotValid, follow_keys, format_log_keys, open_checkpoint
@@ -272,3 +275,14 @@ def test_a_log_key_that_a_crash_left_on_the_token_is_taken_up() -> None:
     (key,) = world.use.transactions.read(read_log_keys)
     assert key.state is InstallationKeyState.ACTIVE
     assert len(world.hsm.key_pairs()) == pairs + 1
+
+
+def test_the_checker_of_promises_sees_an_entry_that_lost_its_place_and_a_head_of_another_history(world: World) -> None:
+    world.use.log_sealing.work_off()
+    evidence = read_evidence(world.store)
+    assert list(check_log(evidence)) == []
+    assert evidence.log is not None
+    assert [one.broken for one in check_log(dataclasses.replace(evidence, log=evidence.log[:-1]))] == [Broken.LOG]
+    swapped = [(0, evidence.log[1][1]), (1, evidence.log[0][1]), *evidence.log[2:]]
+    found = list(check_log(dataclasses.replace(evidence, log=tuple(swapped))))
+    assert [one.broken for one in found] == [Broken.LOG, Broken.LOG], "head and checkpoint"
