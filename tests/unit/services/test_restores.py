@@ -69,9 +69,8 @@ def a_world() -> World:
 
 
 def own_token(world: World) -> MemoryHsm:
-    """Returns a copy of the token, which gets its own keys from then on."""
-    token = copy.copy(world.hsm)
-    token._keys = dict(world.hsm._keys)
+    """Returns a copy of the token, which gets its own keys and its own checkpoint from then on."""
+    token: MemoryHsm = world.hsm.copied()
     return token
 
 
