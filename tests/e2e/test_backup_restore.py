@@ -142,6 +142,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert "two custodians" in lacking.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P4")
 def test_custodians_and_a_backup_bring_an_empty_token_to_sign_by_a_wrapped_key(tmp_path: Path) -> None:
     host, held = Host(tmp_path / "host"), Ceremony(tmp_path / "ceremony")
