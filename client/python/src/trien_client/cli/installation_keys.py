@@ -24,6 +24,7 @@ class Purpose(StrEnum):
 
     SEALING = "sealing"
     WRAPPING = "wrapping"
+    LOG = "log"
 
 
 @operating.command(app, "list")
@@ -50,19 +51,25 @@ def rotate(
     me: Officer,
     purpose: Annotated[
         Purpose,
-        typer.Option("--purpose", help="`sealing`: the key that seals rows. `wrapping`: the key that wraps keys."),
+        typer.Option(
+            "--purpose",
+            help="`sealing`: the key that seals rows. `wrapping`: the key that wraps keys. `log`: the key that signs"
+            " the audit log.",
+        ),
     ],
 ) -> None:
     """Propose a new generation of one of the server's own keys.
 
     Once a second operator agrees, the server goes on with it by itself, without a stop: every row is sealed anew, or
     every wrapped key is wrapped anew inside the token. `list` shows how far it is. A wrapping key that follows a
-    trusted one is made on the server's host, before or after: trien-server token add-wrapping-key.
+    trusted one is made on the server's host, before or after: trien-server token add-wrapping-key. The log's old key
+    signs the new one's name, and what it signed stays valid.
 
     \b
     Examples:
       trien keys installation rotate --purpose sealing
       trien keys installation rotate --purpose wrapping
+      trien keys installation rotate --purpose log
     """
     from trien.v1 import key_service_pb2
 
