@@ -150,6 +150,7 @@ def test_a_module_that_does_not_bear_threads_is_told_of(
     assert "did not bear several threads" in told
 
 
+@pytest.mark.slow
 @pytest.mark.promise("P8")
 def test_a_module_that_hangs_ends_the_look_at_the_token_and_what_was_seen_stays(
     token: SoftHsmToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
