@@ -37,11 +37,13 @@ import decision
 import handwriting
 from sandbox_process import BIN, SandboxFailed, SandboxProcess, remove_sandbox
 from trien_client import Client, ConnectionFile, OneTimePasswordRejected, TrienError, digest_bytes
+from trien_client.log import parse_receipt, read_log_keys
 from trien_client.pyhanko import TrienSigner
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / "build" / "demo"
 UNSIGNED, SIGNED, FORGED = FOLDER / "decision.pdf", FOLDER / "signed.pdf", FOLDER / "forged.pdf"
+RECEIPT = FOLDER / "decision.receipt"
 HANDWRITING = FOLDER / "handwriting.png"
 CREDENTIAL = "credentials/hoang-trinh-don-rsa"
 STEPS = 5
@@ -88,7 +90,7 @@ def _run(sandbox: SandboxProcess) -> Path:
     """Does all steps and returns the file of the sandbox's CA."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     remove_sandbox(FOLDER / "sandbox")  # first, for it refuses when another demo is at work in the folder
-    for path in (UNSIGNED, SIGNED, FORGED):
+    for path in (UNSIGNED, SIGNED, FORGED, RECEIPT):
         path.unlink(missing_ok=True)
 
     _step(1, "A decision of a commune is drawn up, by the layout of Decree 30/2020/NĐ-CP.")
@@ -110,7 +112,16 @@ def _run(sandbox: SandboxProcess) -> Path:
     _step(5, "The signed decision is verified, without the server and without Trien's code.")
     anchors = _verify(connection)
     sandbox.stop()
+    _verify_receipt(connection)
     return anchors
+
+
+def _verify_receipt(connection: ConnectionFile) -> None:
+    """Verifies the receipt as an auditor does, when there is no server any more."""
+    receipt = parse_receipt(RECEIPT.read_text(encoding="utf-8"))
+    checkpoint = receipt.verify(read_log_keys(connection.log_key or ""))
+    _detail(f"the receipt is good by the log's key alone: {receipt.kind}, {receipt.time:%Y-%m-%d %H:%M:%S} UTC,")
+    _detail(f"one of the {checkpoint.size} entries of {checkpoint.origin}")
 
 
 def _one_time_password(connection: ConnectionFile) -> str:
@@ -138,6 +149,9 @@ def _sign(client: Client, password: str) -> None:
     _detail("the document stayed here: its digest went to the server, with the password")
     _detail(f"the token signed ({result.algorithm}); the signature was verified by the server and again by the SDK")
     _detail(f"the audit log has it as {result.audit_entry}, written before the key was used")
+    kept = client.receipt(result, item=0)
+    RECEIPT.write_text(kept.text, encoding="utf-8")
+    _detail(f"{_shown(RECEIPT)} proves that: entry {kept.receipt.position} of a log that the token signed")
 
 
 def _refused_a_second_time(client: Client, password: str) -> None:
