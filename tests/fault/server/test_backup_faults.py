@@ -88,8 +88,8 @@ def test_a_restore_is_complete_or_no_server_starts_and_it_goes_on(
     host = Host(tmp_path / "host")
     path = host.backup(box, "b.age")
     trial = empty_copy(box, tmp_path / "trial")
-    host.restore(path, trial)
-    approvals = host.approvals(trial)
+    asked = empty_copy(box, tmp_path / "asked")
+    approvals = [] if host.restore(path, asked).returncode == 0 else host.approvals(asked)
 
     def command(installation: Installation) -> list[object]:
         config = installation.directory / "trien.toml"
