@@ -3,12 +3,13 @@
 import json
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 
 import typer
 
 from trien_server.cli.pace import Pace
 from trien_server.config import Config
-from trien_server.core.errors import StoreUnavailable
+from trien_server.core.errors import LogNotTrusted, StoreUnavailable
 from trien_server.host.log import Log
 from trien_server.services.findings import Fault, Finding
 from trien_server.store.schema import SchemaMismatch
@@ -50,7 +51,8 @@ def check(config: Config, *, as_json: bool, unwrap: bool = False) -> bool:
         told.end({})
         return True
     try:
-        instance.use.check_start()
+        with suppress(LogNotTrusted):  # what is wrong with the log is found below
+            instance.use.check_start()
         check_integrity = instance.use.check_integrity
         pace = Pace(check_integrity.total(), monotonic=instance.clock.monotonic, quiet=as_json)
         for finding in check_integrity(unwrap=unwrap, looked=pace):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta, tzinfo
-from functools import partial
 
 from trien_server.core.delivered_text import Language
 from trien_server.core.notice_text import NoticeTexts
@@ -49,7 +48,7 @@ from trien_server.services.keys import GetKey, ListKeys
 from trien_server.services.leases import Leases
 from trien_server.services.log_guard import LogGuard
 from trien_server.services.log_history import LogHistory
-from trien_server.services.log_integrity import CheckLog, Witness
+from trien_server.services.log_integrity import CheckLog
 from trien_server.services.log_keys import LogKeyGeneration
 from trien_server.services.log_proofs import GetCheckpoint, GetConsistencyProof, GetLogKeys
 from trien_server.services.log_publishing import LogPublisher
@@ -180,7 +179,7 @@ class UseCases:
             seals=seals,
             hsm=hsm,
             rules=RULES,
-            log=CheckLog(store=store, seals=seals, witnesses=partial(_witnesses, log_publication)),
+            log=CheckLog(store=store, seals=seals, witnesses=lambda: self.log_witnesses.read()),
         )
         self.create_installation = CreateInstallation(changes=changes, clock=clock, randomness=randomness)
         self.sign_digests = SignDigests(
@@ -463,9 +462,3 @@ class UseCases:
             self.log_publisher = LogPublisher(
                 publication=log_publication, transactions=background, clock=clock, report=report
             )
-
-
-def _witnesses(publication: LogPublication | None) -> list[Witness]:
-    """Returns what was published of the log. Raises `OSError`."""
-    note = None if publication is None else publication.checkpoint()
-    return [] if note is None else [Witness(where="the published checkpoint", note=note)]
