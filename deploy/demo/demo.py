@@ -120,10 +120,8 @@ def _verify_receipt(connection: ConnectionFile) -> None:
     """Verifies the receipt as an auditor does, when there is no server any more."""
     receipt = parse_receipt(RECEIPT.read_text(encoding="utf-8"))
     checkpoint = receipt.verify(read_log_keys(connection.log_key or ""))
-    _detail(
-        f"and by the SDK, offline: the receipt is good by the log's key alone: {receipt.kind}, {receipt.time:%Y-%m-%d %H:%M:%S} UTC,"
-    )
-    _detail(f"one of the {checkpoint.size} entries of {checkpoint.origin}")
+    _detail("the receipt, by the SDK, with the log's key alone: good")
+    _detail(f"{receipt.kind}, {receipt.time:%Y-%m-%d %H:%M:%S} UTC, one of {checkpoint.size} entries")
 
 
 def _one_time_password(connection: ConnectionFile) -> str:
