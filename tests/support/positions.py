@@ -30,7 +30,7 @@ def assign_all(world: World) -> int:
         (transaction.insert if head is None else transaction.replace)(seals.seal_hot(grown, at=at))
         return grown.size
 
-    return world.store.transact(work, timeout=10.0)
+    return world.store.transact(work, timeout=300.0)
 
 
 def entries_by_position(world: World) -> list[AuditEntry]:
