@@ -94,7 +94,17 @@ def require_durability(connection: sqlite3.Connection) -> None:
 
 
 def open_any(path: Path) -> sqlite3.Connection:
-    """Opens an existing database for looking only, whatever its settings. Raises `StoreUnavailable`."""
+    """Opens an existing database for looking only, whatever its settings. Raises `StoreUnavailable`.
+
+    A crash while the database was being made leaves a journal, which only who may write takes back: that comes first.
+    """
+    try:
+        return _open(path, "ro")
+    except StoreUnavailable as unavailable:
+        cause = unavailable.__cause__
+        if not isinstance(cause, sqlite3.Error) or primary_code(cause) != sqlite3.SQLITE_READONLY:
+            raise
+    _open(path, "rw").close()
     return _open(path, "ro")
 
 
