@@ -91,6 +91,7 @@ class MemoryHsm:
         """Returns a token with the same keys, which goes its own way from then on."""
         other = copy.copy(self)
         other._keys, other._data = dict(self._keys), dict(self._data)
+        other._sealing_keys, other._wrapping_keys = dict(self._sealing_keys), dict(self._wrapping_keys)
         return other
 
     def ready(self) -> bool:

@@ -41,7 +41,8 @@ def seal_log(world: World) -> str:
 
 
 def known(note: str) -> KnownCheckpoint:
-    return parse_known_checkpoint(note, found="the tile folder")
+    """Returns a checkpoint as the token keeps it."""
+    return parse_known_checkpoint(note, found="the token", on_token=True)
 
 
 def exported(world: World, first: int) -> list[LostEntry]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from trien_server.cli.progress import Progress
 from trien_server.config import Config
-from trien_server.core.backups import Bringing, Manifest, Reading
+from trien_server.core.backups import Bringing, KeptRow, Manifest, Reading
 from trien_server.host.age import identities_of, read_encrypted, recipients_of, write_encrypted
 from trien_server.host.clock import SystemClock
+from trien_server.services.backup_excerpts import Excerpt
 from trien_server.services.backups import TakeBackup
 from trien_server.store.lines import line_of, row_of
 from trien_server.store.schema import HEAD
@@ -63,24 +64,28 @@ def show(path: Path, *, identity: Path, as_json: bool) -> Iterator[str]:
 
 
 def read_backup(path: Path, *, identity: Path) -> Manifest:
-    """Returns a backup's manifest once all of it was read and is what the manifest says.
+    """Returns a backup's manifest once all of it was read and is what the manifest says, also its log.
 
     Raises `NotDecrypted`, `NotABackup`, `OSError`, `ValueError` for a file that holds no identity.
     """
     progress = Progress()
+    excerpt = Excerpt(at=SystemClock().now())
     rows = 0
 
-    def count(_: object) -> None:
+    def take(row: KeptRow) -> None:
         nonlocal rows
         rows += 1
+        excerpt.take(row)
         progress("read", rows)
 
-    reading = Reading(decode=row_of, take=count)
+    reading = Reading(decode=row_of, take=take)
     try:
         read_encrypted(path, reading.feed, identities=identities_of(identity))
     finally:
         progress.end()
-    return reading.end()
+    manifest = reading.end()
+    excerpt.require_log_of(manifest)
+    return manifest
 
 
 def _log_lines(manifest: Manifest) -> Iterator[str]:

@@ -98,7 +98,7 @@ def _known(wanted: Wanted, log: PublishedLog | None, hsm: Hsm) -> Iterator[Known
     """Yields every checkpoint that can be asked for: on the token, where the log was published, and in files."""
     for note in hsm.read_data(_ON_TOKEN):
         with suppress(NotRestorable):  # a garbled one says nothing
-            yield parse_known_checkpoint(note.decode(errors="replace"), found="the token")
+            yield parse_known_checkpoint(note.decode(errors="replace"), found="the token", on_token=True)
     published = None if log is None else log.checkpoint()
     if published is not None:
         yield parse_known_checkpoint(published, found="the tile folder")

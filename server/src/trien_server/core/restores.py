@@ -54,6 +54,16 @@ class KnownCheckpoint:
     root: bytes
     note: str = ""
     """The checkpoint as it is signed."""
+    on_token: bool = False
+    """Whether the token keeps it: what somebody brings along asks for more agreement, never for less."""
+
+    def is_signed(self, keys: Sequence[LogKey]) -> bool:
+        """Tells whether one of the log's keys signed it."""
+        try:
+            open_checkpoint(self.note, keys)
+        except NoteNotValid:
+            return False
+        return True
 
     def require_signed(self, keys: Sequence[LogKey]) -> None:
         """Raises `NotRestorable` unless one of the log's keys signed it."""
@@ -142,7 +152,7 @@ def parse_lost_entry(line: bytes) -> LostEntry:
     return LostEntry(position=position, entry=entry)
 
 
-def parse_known_checkpoint(note: str, *, found: str) -> KnownCheckpoint:
+def parse_known_checkpoint(note: str, *, found: str, on_token: bool = False) -> KnownCheckpoint:
     """Returns what a signed checkpoint (C2SP) says; `found` says for people where it was. Raises `NotRestorable`.
 
     Its signature is not verified here: one that nobody signed asks for more agreement, never for less.
@@ -151,7 +161,14 @@ def parse_known_checkpoint(note: str, *, found: str) -> KnownCheckpoint:
         checkpoint = parse_checkpoint(parse_note(note).body)
     except NoteNotValid as fault:
         raise NotRestorable(f"The checkpoint in {found} cannot be read: {fault}.") from fault
-    return KnownCheckpoint(found=found, origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root, note=note)
+    return KnownCheckpoint(
+        found=found,
+        origin=checkpoint.origin,
+        size=checkpoint.size,
+        root=checkpoint.root,
+        note=note,
+        on_token=on_token,
+    )
 
 
 def _bytes(text: str) -> bytes:
@@ -174,10 +191,11 @@ class Loss:
         return max(0, max(of_this) - log.size)
 
 
-def statement(manifest: Manifest, loss: Loss) -> str:
+def statement(manifest: Manifest, loss: Loss, *, last_entry_time: datetime | None) -> str:
     """Returns what two officers agree to: what the backup is, what is known to be lost, and what is applied of it.
 
-    The same for the same backup, checkpoints and entries, whenever and wherever it is made.
+    The same for the same backup, checkpoints and entries, whenever and wherever it is made. `createTime` is what the
+    backup says of itself; `lastEntryTime` is of an entry below the sealed head of its log.
     """
     count = loss.entries(manifest.log)
     applied = restrictions(loss.lost)
@@ -191,6 +209,7 @@ def statement(manifest: Manifest, loss: Loss) -> str:
             "sha256": manifest.identity().hex(),
             "createTime": manifest.create_time.isoformat(),
             "installationTime": manifest.installation_time.isoformat(),
+            "lastEntryTime": None if last_entry_time is None else last_entry_time.isoformat(),
             "log": None if log is None else {"origin": log.origin, "size": log.size, "root": log.root.hex()},
         },
         "lastKnown": [

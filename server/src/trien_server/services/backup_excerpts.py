@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from trien_server.core.audit import committed_details
 from trien_server.core.backups import KeptRow, Manifest, NotABackup
 from trien_server.core.ports import R, Sealed
 from trien_server.core.records import (
@@ -45,6 +46,9 @@ class Excerpt:
         self._rows: dict[type[Record], dict[str, Sealed[Any]]] = {kind: {} for kind in _KEPT}
         self._changes: dict[str, Sealed[AuditEntry]] = {}
         self._latest_time: datetime | None = None
+        self._entries_begun = False
+        self.last_entry_time: datetime | None = None
+        """When the last entry that has a position was made."""
         self.replay = Replay(sizes=sizes)
         self.open: dict[type[Record], list[str]] = {}
         """What is under way or waits, by kind: names."""
@@ -54,12 +58,22 @@ class Excerpt:
         """A wrapped key of each generation of the wrapping key, which tells the same of that."""
 
     def take(self, row: KeptRow) -> None:
-        """Looks at the next row of the backup. Raises `NotABackup` for entries out of order."""
+        """Looks at the next row of the backup.
+
+        Raises `NotABackup` for entries out of order or not behind all else, for an entry that is not what its leaf
+        commits to, and for a row of those kept here that is there twice: which row is in force has one answer.
+        """
+        entry = isinstance(row.content, Sealed) and isinstance(row.content.record, AuditEntry)
+        if self._entries_begun and not entry:
+            raise NotABackup("Its entries are not behind all other rows.")
+        self._entries_begun = entry
         if isinstance(row.content, Outcome):
             return
         sealed: Sealed[Any] = row.content
         record = sealed.record
         if type(record) in self._rows:
+            if record.name in self._rows[type(record)]:
+                raise NotABackup(f"{record.name} is there twice.")
             self._rows[type(record)][record.name] = sealed
         if isinstance(record, AuditEntry):
             self._entry(sealed, row.position)
@@ -77,6 +91,9 @@ class Excerpt:
         """
         head = self.get(LogHead, "log")
         said = manifest.log
+        installation = self.get(Installation, "installation")
+        if installation is not None and installation.record.create_time != manifest.installation_time:
+            raise NotABackup("Its manifest names another installation than its rows.")
         if (head is None) is not (said is None):
             raise NotABackup("Its manifest and its rows do not agree on whether there is a log.")
         if head is None or said is None:
@@ -92,7 +109,13 @@ class Excerpt:
         if position is not None:
             if position != self.replay.size:
                 raise NotABackup("Its entries are not in the order of their positions.")
+            try:
+                committed_details(entry)
+            except ValueError as fault:
+                # Else an entry could name another subject than the log: an older row would be in force.
+                raise NotABackup(f"{entry.name} is not what its leaf in the log commits to.") from fault
             self.replay.append(entry.leaf)
+            self.last_entry_time = entry.time
         self._latest_time = max(entry.time, self._latest_time or entry.time)
         if entry.subject is None or entry.subject_version is None or not self._keeps(entry.subject):
             return

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
 
@@ -68,12 +69,12 @@ class Examined:
     token: TokenFindings
     loss: Loss
     older: bool
-    """Whether it is older than the last known checkpoint, or none is known: then two officers have to agree."""
+    """Whether it is older than a known checkpoint, or the token keeps none: then two officers have to agree."""
 
     @property
     def statement(self) -> str:
         """What the officers agree to."""
-        return statement(self.manifest, self.loss)
+        return statement(self.manifest, self.loss, last_entry_time=self.excerpt.last_entry_time)
 
 
 @dataclass(kw_only=True)
@@ -150,26 +151,27 @@ class Restore:
         source(reading.feed)
         manifest = reading.end()
         excerpt.require_log_of(manifest)
-        latest = excerpt.latest_time()
-        if latest is not None and self._clock.now() < latest - CLOCK_TOLERANCE:
-            raise NotRestorable(f"The clock is behind the backup, whose last entry is of {latest:%Y-%m-%d %H:%M} UTC.")
+        self._require_clock(excerpt.latest_time(), "the backup")
         token = examine_token(self._state.hsm, self._seals, manifest, excerpt)
+        # Before any officer is believed: what a retired key sealed counts no more, what the newest one sealed does.
+        self._seals.learn(read_sealing_generations(TrustedView(excerpt, self._seals, by_any=True), self._seals))
         _require_one_history(manifest, excerpt.replay, known)
         keys = _log_keys(excerpt, self._seals)
         verified = _verified(manifest, excerpt.replay, known, lost, leaves, lambda: followed_keys(keys, log_keys))
+        self._require_clock(max((one.entry.time for one in verified), default=None), "the lost part of the log")
         return Examined(
             manifest=manifest,
             excerpt=excerpt,
             token=token,
             loss=Loss(known=tuple(known), lost=verified),
-            older=_is_older(manifest, known),
+            older=_is_older(manifest, known, keys),
         )
 
     def officers(self, examined: Examined, approvals: Sequence[StatementApproval]) -> list[str]:
         """Returns which two officers agreed to a restore's statement.
 
-        They are security officers of the backup, for all organizations, enabled there and not disabled in what is
-        known to be lost; two different people with two different keys. Raises `NotRestorable`.
+        They are security officers of the backup, for all organizations, enabled there, and with the same key still so
+        in what is known to be lost; two different people with two different keys. Raises `NotRestorable`.
         """
         view = TrustedView(examined.excerpt, self._seals)
         disabled = {one.subject for one in restrictions(examined.loss.lost)}
@@ -179,6 +181,8 @@ class Restore:
             operator = self._officer(view, approval)
             if operator.name in disabled:
                 raise NotRestorable(f"{operator.name} was disabled after the backup was made.")
+            if not all(_still_officer(operator, one) for one in examined.loss.lost):
+                raise NotRestorable(f"{operator.name} was changed after the backup was made: key, roles or reach.")
             try:
                 verify_approval(operator.certificate, text, approval.signature)
             except InvalidSignature as fault:
@@ -225,6 +229,11 @@ class Restore:
             self._complete(examined)
         return done
 
+    def _require_clock(self, latest: datetime | None, what: str) -> None:
+        """Raises `NotRestorable` for a clock behind `latest`: codes that were used since would be good again."""
+        if latest is not None and self._clock.now() < latest - CLOCK_TOLERANCE:
+            raise NotRestorable(f"The clock is behind {what}, whose last entry is of {latest:%Y-%m-%d %H:%M} UTC.")
+
     def _require_schema(self, manifest: Manifest) -> None:
         if manifest.schema != self._schema:
             raise NotRestorable(
@@ -242,9 +251,6 @@ class Restore:
         progress: Progress,
     ) -> None:
         """Puts all rows back in one transaction; whatever happens before its end leaves the database empty."""
-        self._seals.learn(
-            read_sealing_generations(TrustedView(examined.excerpt, self._seals, by_any=True), self._seals)
-        )
         at = self._clock.now()
         self._seals.prepare(at)
         origins = [*(() if examined.manifest.log is None else (examined.manifest.log.origin,))]
@@ -354,9 +360,25 @@ def _put(transaction: Transaction, row: KeptRow) -> None:
             transaction.put_back(content, position=row.position)
 
 
-def _is_older(manifest: Manifest, known: Sequence[KnownCheckpoint]) -> bool:
+def _still_officer(operator: Operator, lost: LostEntry) -> bool:
+    """Tells whether a lost entry leaves an operator the officer that they are in the backup."""
+    if lost.entry.subject != operator.name:
+        return True
+    said = lost.changed()
+    return (
+        said.get("public_key_hash") == operator.public_key_hash.hex()
+        and Role.SECURITY_OFFICER.value in said.get("roles", ())
+        and not said.get("organizations")
+    )
+
+
+def _is_older(manifest: Manifest, known: Sequence[KnownCheckpoint], keys: Sequence[LogKey]) -> bool:
+    """Tells whether a backup lacks entries of a known checkpoint, or the token keeps none that its log's key signed.
+
+    A checkpoint beside the token's is brought by whoever restores, who may leave a newer one out.
+    """
     log = manifest.log
-    if log is None or not known:
+    if log is None or not any(one.on_token and one.is_signed(keys) for one in known):
         return True
     return any(one.origin != log.origin or one.size > log.size for one in known)
 
