@@ -12,7 +12,9 @@ from tests.contract.store_factories import (  # noqa: F401
 )
 from tests.contract.store_records import TIME, entry
 
+from trien_server.core.errors import RecordNotTrusted
 from trien_server.core.ports import NameTaken, Store, VersionConflict
+from trien_server.core.records import AuditEntry
 
 pytestmark = pytest.mark.promise("P10")
 
@@ -77,3 +79,20 @@ def test_a_position_that_is_taken_is_refused(store: Store) -> None:
         assign(store, 1, NAMES[2])
     assert log(store) == [(0, NAMES[0]), (1, NAMES[1])]
     assert unsealed(store) == NAMES[2:]
+
+
+def test_an_entry_of_the_log_that_is_no_record_is_refused_by_its_name_and_hides_no_other(
+    store: Store, database: Database
+) -> None:
+    assign(store, 0, *NAMES[:4])
+    database.mangle(AuditEntry, NAMES[2])
+    database.mangle(AuditEntry, NAMES[4])
+    for read in (lambda: log(store), lambda: log(store, 2, limit=1)):
+        with pytest.raises(RecordNotTrusted) as refused:
+            read()
+        assert refused.value.name == NAMES[2]
+    with pytest.raises(RecordNotTrusted) as refused:
+        unsealed(store)
+    assert refused.value.name == NAMES[4]
+    assert log(store, 0, limit=2) == [(0, NAMES[0]), (1, NAMES[1])]
+    assert log(store, 3) == [(3, NAMES[3])]

@@ -42,7 +42,7 @@ class MemoryStore:
         self.reads = 0
         self.transacts = 0
         self._tables: Mapping[str, Rows] = {}
-        self._mangled: dict[tuple[str, str], str] = {}
+        self._mangled: dict[tuple[str, str], tuple[str, str]] = {}
         self._faults: dict[int, bool] = {}
         self._writer = threading.Lock()
         self._writer_thread: int | None = None
@@ -60,15 +60,20 @@ class MemoryStore:
         """
         self._faults[self.transacts + number] = persisted
 
-    def mangle(self, kind: type[Record], name: str, finding: str = "mangled") -> None:
-        """Makes a row one that cannot be read as its record."""
-        self._mangled[kind.table, name] = finding
+    def mangle(self, kind: type[Record], name: str, finding: str = "mangled", *, called: str | None = None) -> None:
+        """Makes a row one that cannot be read as its record; `called` is what the refusal calls it."""
+        self._mangled[kind.table, name] = (name if called is None else called, finding)
 
     def overwrite(self, row: Sealed[Record]) -> None:
         """Puts a row where it is or is not, as someone with the database's password could."""
         with self._writer:
             table = {**self._tables.get(row.record.table, {}), row.record.name: row}
             self._tables = {**self._tables, row.record.table: table}
+
+    def list_again(self, entry: str) -> None:
+        """Lists an audit entry as one without a position, as someone with the database's password could."""
+        with self._writer:
+            self._tables = {**self._tables, UNSEALED_ENTRIES: {**self._tables.get(UNSEALED_ENTRIES, {}), entry: True}}
 
     def delete(self, kind: type[Record], name: str) -> None:
         """Removes a row, as someone with the database's password could. Raises `KeyError` when there is none."""
@@ -153,7 +158,7 @@ class MemoryStore:
 class _MemorySnapshot:
     """A view of the published tables."""
 
-    def __init__(self, tables: Mapping[str, Rows], mangled: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, tables: Mapping[str, Rows], mangled: Mapping[tuple[str, str], tuple[str, str]]) -> None:
         self.tables = dict(tables)
         self.ended = False
         self._mangled = mangled
@@ -225,13 +230,13 @@ class _MemorySnapshot:
 
     def _require_readable(self, table: str, name: str) -> None:
         if (table, name) in self._mangled:
-            raise RecordNotTrusted(table, name, self._mangled[table, name])
+            raise RecordNotTrusted(table, *self._mangled[table, name])
 
 
 class _MemoryTransaction(_MemorySnapshot):
     """A view of the published tables, and copies of those that it wrote to."""
 
-    def __init__(self, tables: Mapping[str, Rows], mangled: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, tables: Mapping[str, Rows], mangled: Mapping[tuple[str, str], tuple[str, str]]) -> None:
         super().__init__(tables, mangled)
         self._copied: dict[str, dict[str, Any]] = {}
 

@@ -9,7 +9,7 @@ from trien_server.core.ports import Clock, Report, Snapshot
 from trien_server.core.records import LogHead
 from trien_server.services.log_history import LogHistory, read_checkpoint
 from trien_server.services.seals import Seals
-from trien_server.services.unsealed_entries import UnsealedEntries
+from trien_server.services.unsealed_entries import EntriesInTheWay, UnsealedEntries
 
 LONGEST_UNSEALED = timedelta(seconds=60)
 
@@ -110,8 +110,12 @@ class LogGuard:
         else:
             if oldest is None or oldest >= before:
                 return False
-        # Rows that somebody put there do not count: the log takes in none of them.
-        return any(entry.time < before for entry in self._unsealed.walk(snapshot))
+        # Rows that somebody put there do not count: the log takes in none of them, nor one that it has.
+        old = (entry for entry in self._unsealed.walk(snapshot) if entry.time < before)
+        try:
+            return any(snapshot.position(entry.name) is None for entry in old)
+        except EntriesInTheWay:
+            return True  # what waits behind them is not known
 
 
 def _tell_nobody(event: str, fields: Mapping[str, str]) -> None:

@@ -27,7 +27,7 @@ from trien_server.services.log_history import (
 from trien_server.services.log_keys import active_log_key, read_log_keys, sign_note
 from trien_server.services.seals import Seals
 from trien_server.services.transactions import Ledger, Transactions, next_version
-from trien_server.services.unsealed_entries import UnsealedEntries
+from trien_server.services.unsealed_entries import EntriesInTheWay, UnsealedEntries
 
 LOG_SEALING = "leases/log-sealing"
 LEASE_SECONDS = 10.0
@@ -164,10 +164,11 @@ class LogSealing:
     def _prepare(self, snapshot: Snapshot) -> _Prepared | None:
         """Reads and verifies what a pass needs, outside its transaction; None when there is nothing to do."""
         entries = []
-        for entry in self._unsealed.walk(snapshot):
-            entries.append(entry)
-            if len(entries) == LARGEST_PASS:
-                break
+        with suppress(EntriesInTheWay):  # reported; what waits behind them has the guard refuse
+            for entry in self._unsealed.walk(snapshot):
+                entries.append(entry)
+                if len(entries) == LARGEST_PASS:
+                    break
         if not entries:
             return None
         entries.sort(key=lambda entry: (entry.time, entry.name))

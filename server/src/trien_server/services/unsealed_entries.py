@@ -13,6 +13,10 @@ _MOST_PAGES = 40
 _REMEMBERED = 65_536
 
 
+class EntriesInTheWay(Exception):  # noqa: N818 - an answer, not a defect
+    """There are rows behind which nobody looked: what waits there is not known."""
+
+
 @dataclass
 class UnsealedEntries:
     """Walks the entries that have no position yet, and sorts out what is not to be taken in.
@@ -26,7 +30,10 @@ class UnsealedEntries:
     refused: set[tuple[str, bytes]] = field(default_factory=set)
 
     def walk(self, snapshot: Snapshot) -> Iterator[AuditEntry]:
-        """Yields the entries whose seals verify, by name. May call the token."""
+        """Yields the entries whose seals verify, by name. May call the token.
+
+        Raises `EntriesInTheWay` after the last one that it comes upon, when it does not come to the end.
+        """
         after = ""
         for _ in range(_MOST_PAGES):
             rows, last = self._page(snapshot, after)
@@ -36,11 +43,17 @@ class UnsealedEntries:
                     yield entry
             if last is None:
                 return
+            if last <= after:
+                break
             after = last
-        self.report("log_entries_in_the_way", {"passed_over": str(_MOST_PAGES * _PAGE)})
+        self.report("log_entries_in_the_way", {"behind": after})
+        raise EntriesInTheWay
 
     def _page(self, snapshot: Snapshot, after: str) -> tuple[list[Sealed[AuditEntry]], str | None]:
-        """Returns rows from behind a name, and behind which name the next ones are; None when these are the last."""
+        """Returns rows from behind a name, and behind which name the next ones are; None when these are the last.
+
+        It is `after` itself when the next row cannot be passed, for its name cannot be told.
+        """
         try:
             rows = snapshot.unsealed(limit=_PAGE, after=after)
         except RecordNotTrusted:
@@ -50,13 +63,14 @@ class UnsealedEntries:
     def _one_by_one(self, snapshot: Snapshot, after: str) -> tuple[list[Sealed[AuditEntry]], str | None]:
         """Reads up to a row that is no entry at all, and past it."""
         rows: list[Sealed[AuditEntry]] = []
+        begin = after
         while True:
             try:
                 found = snapshot.unsealed(limit=1, after=after)
             except RecordNotTrusted as fault:
                 self._refuse((fault.name, b""), fault)
                 # One whose name cannot be told ends the walk: what is behind it waits, and the guard says so.
-                return rows, fault.name if fault.name > after else None
+                return rows, fault.name if fault.name > after else begin
             if not found:
                 return rows, None
             rows += found

@@ -115,7 +115,7 @@ class SqliteSnapshot:
             raise self._outage(error) from error
 
     def _first_garbled(self, sql: str, arguments: Sequence[Value]) -> str:
-        """Returns the key of the first row with a text that is not UTF-8."""
+        """Returns the key of the first row with a text that is not UTF-8: its first text, behind a position if any."""
         self._connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
         try:
             rows = self._connection.execute(sql, arguments).fetchall()
@@ -123,8 +123,9 @@ class SqliteSnapshot:
             return ""
         finally:
             self._connection.text_factory = str
-        garbled = (row for row in rows if any(isinstance(value, str) and _has_surrogates(value) for value in row))
-        return next((ascii(row[0])[1:-1] if _has_surrogates(row[0]) else row[0] for row in garbled), "")
+        texts = ([value for value in row if isinstance(value, str)] for row in rows)
+        garbled = (found[0] for found in texts if any(map(_has_surrogates, found)))
+        return next((ascii(key)[1:-1] if _has_surrogates(key) else key for key in garbled), "")
 
     def _execute(self, sql: str, arguments: Sequence[Value]) -> sqlite3.Cursor:
         if self._ended is not None:
