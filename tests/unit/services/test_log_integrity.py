@@ -286,6 +286,15 @@ def test_an_entry_behind_the_end_and_one_without_a_place_are_found(case: Case) -
     assert any("behind the end of the log" in finding.text for finding in case.found())
 
 
+def test_a_waiting_row_that_is_no_record_hides_nothing(case: Case) -> None:
+    grow(case.world, 1)
+    (waiting,) = case.rows(UNSEALED_ENTRIES)
+    case.world.store.mangle(AuditEntry, waiting)
+    case.forge(3)
+    assert any("position 3" in finding.text for finding in case.found())
+    assert waiting in {finding.name for finding in case.world.new_process().check_integrity()}
+
+
 def test_an_unreadable_witness_is_told_and_hides_nothing(case: Case) -> None:
     def unreadable() -> Sequence[Witness]:
         raise OSError("no such folder")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from trien_server.services.trusted import TrustedView
 
 PAGE = TILE_WIDTH
 """How many entries are read from one snapshot: those of a tile."""
+_MOST_WAITING = 100_000
 MOST_TOLD = 100
 """How many positions are told of one by one; the others are counted."""
 
@@ -125,10 +127,10 @@ class CheckLog:
         begun.keys = self._keys(snapshot, found)
         begun.stored = self._get(snapshot, LogCheckpoint, CHECKPOINT)
         head = begun.head = self._get(snapshot, LogHead, LOG_HEAD)
-        waiting = len(snapshot.unsealed(limit=100_000))
-        self.counts["entries without a position yet"] += waiting
+        with suppress(RecordNotTrusted):  # one of them is no record: told of where its table is walked
+            self.counts["entries without a position yet"] += len(snapshot.unsealed(limit=_MOST_WAITING))
         if head is None:
-            if snapshot.log(0, limit=1):
+            if _positions(snapshot, 0, 1):
                 found.append(_about_head("the log has entries, and no head that can be trusted"))
             return begun
         try:
