@@ -18,7 +18,7 @@ from trien_server.core.merkle import Frontier, grow_tiles, hash_leaf
 from trien_server.core.ports import Transaction
 from trien_server.core.receipts import format_receipt
 from trien_server.core.records import AuditEntry, LogTile
-from trien_server.services.signed_log import tile_name
+from trien_server.services.log_history import tile_name
 from trien_server.store.schema import migrate
 from trien_server.store.sqlite.store import SqliteStore
 

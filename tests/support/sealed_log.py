@@ -19,7 +19,8 @@ from trien_server.core.records import (
     LogTile,
 )
 from trien_server.services.audit_entries import LOG_HEAD
-from trien_server.services.signed_log import CHECKPOINT, tile_name
+from trien_server.services.log_history import tile_name
+from trien_server.services.signed_log import CHECKPOINT
 
 
 @dataclass

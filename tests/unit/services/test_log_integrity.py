@@ -13,9 +13,9 @@ from trien_server.core.audit import make_entry
 from trien_server.core.merkle import Frontier, grow_tiles, hash_leaf
 from trien_server.core.records import AuditEntry, InstallationKey, LogCheckpoint, LogHead, LogTile
 from trien_server.services.findings import Fault, Finding
+from trien_server.services.log_history import tile_name
 from trien_server.services.log_integrity import MOST_TOLD, CheckLog, Witness
 from trien_server.services.seals import Seals
-from trien_server.services.signed_log import tile_name
 from trien_server.services.transactions import Ledger
 from trien_server.store.mapping import LOG_POSITIONS, UNSEALED_ENTRIES
 

@@ -26,8 +26,8 @@ from trien_server.audit.tile_folder import TileFolder
 from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import LogNotTrusted
 from trien_server.core.records import AuditEntry, LogTile
+from trien_server.services.log_history import tile_name
 from trien_server.services.log_publishing import LogPublisher
-from trien_server.services.signed_log import tile_name
 
 pytestmark = pytest.mark.promise("P10")
 

@@ -28,8 +28,9 @@ from trien_server.core.ports import Sealed
 from trien_server.core.receipts import format_receipt, parse_receipt, verify_receipt
 from trien_server.core.records import AuditEntry, LogCheckpoint, LogTile
 from trien_server.services.deadline import Deadline
+from trien_server.services.log_history import tile_name
 from trien_server.services.receipts import OWN_KINDS, GetReceipt
-from trien_server.services.signed_log import CHECKPOINT, tile_name
+from trien_server.services.signed_log import CHECKPOINT
 from trien_server.services.transactions import next_version
 
 pytestmark = pytest.mark.promise("P10")

@@ -14,8 +14,9 @@ from trien_server.core.ports import Sealed, Snapshot, Store
 from trien_server.core.records import AuditEntry, LogCheckpoint, LogHead, LogTile
 from trien_server.services.audit_entries import LOG_HEAD
 from trien_server.services.findings import Fault, Finding
+from trien_server.services.log_history import tile_name
 from trien_server.services.seals import Seals
-from trien_server.services.signed_log import CHECKPOINT, LogKeys, read_published_keys, tile_name
+from trien_server.services.signed_log import CHECKPOINT, LogKeys, read_published_keys
 from trien_server.services.trusted import TrustedView
 
 PAGE = TILE_WIDTH

@@ -25,7 +25,8 @@ from trien_server.core.merkle import (
 )
 from trien_server.core.ports import Clock, LogPublication, LogUpdate, Report
 from trien_server.core.records import LogTile
-from trien_server.services.signed_log import LogFaults, SignedLog, distrust_log, read_signed_log, tile_name
+from trien_server.services.log_history import tile_name
+from trien_server.services.signed_log import LogFaults, SignedLog, distrust_log, read_signed_log
 from trien_server.services.transactions import Transactions
 
 LOG_KEYS = "log-keys"

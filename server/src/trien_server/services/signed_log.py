@@ -20,6 +20,7 @@ from trien_server.core.ports import Report
 from trien_server.core.principal import Principal, PrincipalKind
 from trien_server.core.records import InstallationKey, InstallationKeyPurpose, LogCheckpoint, LogTile
 from trien_server.services.access import require_client, require_operator
+from trien_server.services.log_history import tile_name
 from trien_server.services.sealing_generations import read_generations
 from trien_server.services.trusted import TrustedView
 
@@ -28,11 +29,6 @@ CHECKPOINT = "checkpoint"
 
 LogFaults = (ProofNotValid, HashMissing)
 """What reading the log raises when its rows do not lead to what the token signed."""
-
-
-def tile_name(level: int, index: int) -> str:
-    """Returns the name of a tile's record."""
-    return f"logTiles/{level}/{index}"
 
 
 @dataclass(frozen=True, kw_only=True)
