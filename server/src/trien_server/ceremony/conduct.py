@@ -1,8 +1,10 @@
 """Holds a ceremony: makes what its file says, step by step, each of which is completed when it is run again."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -15,7 +17,7 @@ from trien_server.ceremony.record import Made, write_record
 from trien_server.config import LoadedConfig
 from trien_server.core.algorithms import KeyType
 from trien_server.core.custody import Export
-from trien_server.core.errors import StateConflict
+from trien_server.core.errors import Busy, StateConflict
 from trien_server.core.records import (
     CertificateAuthority,
     InstallationKey,
@@ -48,6 +50,9 @@ from trien_server.wiring import Instance
 
 EXPORTED_KEYS_NAME = "exported-keys.toml"
 Tell = Callable[[str], None]
+T = TypeVar("T")
+
+_LONGEST_LEASE_SECONDS = 90.0
 
 
 def conduct(loaded: LoadedPlan, *, tell: Tell) -> str:
@@ -196,7 +201,8 @@ def _found(
     instance = Instance(made.config, log=Log(form=made.config.log.format))
     try:
         if find_installation(made.config.store.url) is None:
-            authority = None if loaded.plan.ca is None else _make_authority(instance, loaded.plan.ca)
+            wanted = loaded.plan.ca
+            authority = None if wanted is None else _when_free(lambda: _make_authority(instance, wanted), tell)
             instance.use.create_installation.agreed(
                 [
                     FirstOperator(
@@ -212,7 +218,7 @@ def _found(
                 log_host=loaded.plan.installation.hosts[0],
                 log_key_type=KeyType(loaded.plan.installation.log_key),
             )
-        instance.use.log_keys.look()
+        _when_free(instance.use.log_keys.look, tell)
         instance.use.log_keys.look()
         instance.use.check_start()
         tell("installation    in force")
@@ -225,6 +231,21 @@ def _found(
         )
     finally:
         instance.close()
+
+
+def _when_free(make: Callable[[], T], tell: Tell) -> T:
+    """Makes a key on the token. The lease of a run that was killed at it ends by itself: it is waited for.
+
+    Raises `Busy` when it is held for longer than any lease.
+    """
+    end = time.monotonic() + _LONGEST_LEASE_SECONDS
+    while True:
+        try:
+            return make()
+        except Busy:
+            if time.monotonic() > end:
+                raise
+            tell("waiting         for the token: an interrupted run holds it for a minute")
 
 
 def _make_authority(instance: Instance, wanted: CaTable) -> CertificateAuthority:
