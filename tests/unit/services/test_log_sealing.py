@@ -257,7 +257,7 @@ def test_after_a_rotation_the_old_key_names_the_new_one_and_old_checkpoints_veri
     assert [one.text for one in world.new_process().check_integrity() if "token" in one.table] == []
 
 
-def test_a_log_key_that_a_crash_left_on_the_token_is_taken_up() -> None:
+def test_a_log_key_that_a_crash_left_on_the_token_is_made_anew_and_nothing_of_it_stays() -> None:
     world = populated()
     steps = 0
     pairs = len(world.hsm.key_pairs())

@@ -72,10 +72,11 @@ def _sign(hsm: Hsm, key: InstallationKey, body: str) -> bytes:
 class LogKeyGeneration:
     """Carries out what the records ask for: the first key of the log, and each one that follows it.
 
-    An attempt writes the id of the key pair into the record in PENDING_GENERATION, and then makes the pair: a crash
-    leaves one that the next attempt finds by it. One transaction makes the new key ACTIVE, with its public key and with
-    what the one before signed of it, and the one before RETIRED. The private key of that one stays on the token: a
-    database that is restored from before the rotation needs it to name its successor.
+    An attempt writes the id of the key pair into the record in PENDING_GENERATION, and then makes the pair. What a
+    crash leaves of it the next attempt finds by that id and destroys, for it may be half a key that no longer signs.
+    One transaction makes the new key ACTIVE, with its public key and with what the one before signed of it, and the one
+    before RETIRED. The private key of that one stays on the token: a database that is restored from before the rotation
+    needs it to name its successor.
     """
 
     def __init__(
@@ -115,34 +116,21 @@ class LogKeyGeneration:
             pending, before = keys[-1], active_log_key(keys)
             if pending.state is not InstallationKeyState.PENDING_GENERATION:
                 return False
-            made = self._found(pending)
-            if made is None:
-                attempt = next_version(pending, object_id=self._randomness.bytes(16))
-                if not self._swap(pending, attempt):
-                    return False
-                if pending.object_id is not None:
-                    self._hsm.destroy_key_pair(pending.object_id)  # what a crash left half made
-                pending, made = attempt, self._generate(attempt)
+            attempt = next_version(pending, object_id=self._randomness.bytes(16))
+            if not self._swap(pending, attempt):
+                return False
+            if pending.object_id is not None:
+                self._hsm.destroy_key_pair(pending.object_id)
+            made = self._generate(attempt)
             if before is not None:
                 text = succession_body(log_key_of(before).origin, log_key_of(made))
                 made = dataclasses.replace(made, succession=sign_note(self._hsm, before, text))
-            return self._activate(pending, before, made)
+            return self._activate(attempt, before, made)
 
     def _swap(self, pending: InstallationKey, attempt: InstallationKey) -> bool:
         # Each attempt has an id of its own: two processes that are at it never make two pairs under one.
         deadline = Deadline(self._clock, _SECONDS)
         return self._changes.swap("server", pending, attempt, kind="installation_key_begun", deadline=deadline)
-
-    def _found(self, pending: InstallationKey) -> InstallationKey | None:
-        """Returns the record with the key pair that an attempt left whole on the token, or None."""
-        if pending.object_id is None:
-            return None
-        try:
-            public_key = self._hsm.public_key(pending.object_id)
-        except KeyMismatch:
-            return None
-        found = (self._tried(pending, one, public_key) for one in _KEY_TYPES if public_key is not None)
-        return next((made for made in found if made is not None), None)
 
     def _generate(self, pending: InstallationKey) -> InstallationKey:
         """Returns the record with a new key pair, which is on the token then.
