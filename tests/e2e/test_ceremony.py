@@ -1,5 +1,6 @@
 """`trien-server ceremony`: one file makes an installation; its keys come to a second token; nothing shows a share."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -94,6 +95,17 @@ def test_the_record_says_on_paper_what_was_made(held: Ceremony) -> None:
             timeout=30,
         )
         assert done.stdout.partition("=")[2].strip().replace(":", "").lower() in flat
+    for officer in OFFICERS:
+        # The reviewed file names a request by its path alone: whose key is in it, the officer sees before and after.
+        public = subprocess.run(
+            ["openssl", "pkey", "-in", str(held.folder / f"{officer}.key"), "-pubout", "-outform", "DER"],
+            capture_output=True,
+            check=True,
+            timeout=30,
+        ).stdout
+        digest = hashlib.sha256(public).hexdigest()
+        assert f"key'sSHA-256{digest}" in flat
+        assert f"key's SHA-256 {digest}" in (held.folder / "output").read_text()
 
 
 @pytest.mark.promise("P9")

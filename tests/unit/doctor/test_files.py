@@ -45,6 +45,18 @@ def test_a_folder_in_which_others_may_put_files_is_an_error_unless_it_is_sticky(
     assert texts(found(permissions, subject)) == []
 
 
+def test_a_link_is_judged_by_the_folder_that_it_leads_to_as_well(subject: Subject, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "ca.pem").rename(elsewhere / "ca.pem")
+    (tmp_path / "ca.pem").symlink_to(elsewhere / "ca.pem")
+    elsewhere.chmod(0o700)
+    assert texts(found(permissions, subject)) == []
+    elsewhere.chmod(0o777)
+    (told,) = texts(found(permissions, subject))
+    assert f"may write to {elsewhere} (mode 0777)" in told
+
+
 def test_a_database_that_others_read_is_a_warning(subject: Subject, tmp_path: Path) -> None:
     (tmp_path / "trien.db").chmod(0o640)
     (told,) = texts(found(permissions, subject), Severity.WARNING)

@@ -11,7 +11,9 @@ from tests.support.subjects import found, texts
 from tests.support.world import OPERATOR, World, operators, populated
 
 from trien_server.cli.doctor.findings import Finding, Severity
-from trien_server.cli.doctor.installation import credentials, officers, operator_certificates
+from trien_server.cli.doctor.installation import credentials, installation, officers, operator_certificates
+from trien_server.core.records import InstallationKeyPurpose
+from trien_server.core.sealing import HANDOVER
 from trien_server.host.private_ca import PrivateCa
 
 ISSUED = x509.load_pem_x509_certificate(operators()["first"].certificate).not_valid_before_utc
@@ -27,6 +29,21 @@ def look(check: Any, world: World, *, at: datetime, ca_file: Path = Path("/nonex
 
 def after(days: int) -> datetime:
     return ISSUED + timedelta(days=days)
+
+
+def test_a_wrapping_key_in_use_that_the_token_lacks_is_an_error_of_whichever_generation() -> None:
+    world = populated()
+    subject: Any = SimpleNamespace(instance=SimpleNamespace(use=world.use, hsm=world.hsm), events=[])
+    world.agree(world.use.rotate_installation_key(OPERATOR, InstallationKeyPurpose.WRAPPING, deadline=world.deadline()))
+    for _ in range(2):
+        world.use.key_rotation.look()
+        world.clock.advance(HANDOVER)
+    assert found(installation, subject) == []
+    second = world.hsm._wrapping_keys.pop(2)
+    (told,) = texts(found(installation, subject))
+    assert "lacks the wrapping key of generation 2" in told
+    world.hsm._wrapping_keys[2] = second
+    assert found(installation, subject) == []
 
 
 @pytest.mark.promise("P9")

@@ -13,7 +13,7 @@ from tests.support.world import OPERATOR, SECOND, World, digests, populated
 from trien_server.core.audit import make_entry
 from trien_server.core.backups import KeptRow, NotABackup
 from trien_server.core.errors import RecordNotTrusted
-from trien_server.core.ports import Sealed
+from trien_server.core.ports import KeyMismatch, Sealed
 from trien_server.core.records import InstallationKeyPurpose, Operator, Record, State
 from trien_server.core.restores import KnownCheckpoint, NotRestorable
 from trien_server.core.roles import Role
@@ -226,3 +226,18 @@ def test_the_statement_says_of_when_the_last_entry_is_and_the_manifest_cannot_ma
     foreign = made_of(content, rows_of(content), installationTime=world.clock.now().isoformat())
     with pytest.raises(NotABackup):
         Restoring(foreign, world).run()
+
+
+def test_a_wrapping_key_that_somebody_planted_is_none_that_custodians_brought() -> None:
+    world = a_world()
+    seal_log(world)
+    content = backup(world)
+    hsm = world.hsm.copied()
+
+    def planted(purpose: InstallationKeyPurpose, generation: int) -> bool:
+        raise KeyMismatch(f"'trien wrapping key {generation}' has not the attributes of its purpose: LOCAL")
+
+    hsm.has_installation_key = planted  # type: ignore[method-assign]
+    rows = [row for row in rows_of(content) if json.loads(row)[0] != "keys"]
+    with pytest.raises(NotRestorable, match="wrapping key 'trien wrapping key 1'"):
+        Restoring(made_of(content, rows), world, hsm=hsm).run()

@@ -108,6 +108,7 @@ def _officers(operators: Sequence[Operator]) -> Iterator[str]:
     for operator in operators:
         yield f"{operator.display_name} ({operator.name})"
         yield from _field("  roles", ", ".join(operator.roles))
+        yield from _field("  key's SHA-256", _digits(operator.public_key_hash.hex()))
         yield from _certificate(operator.certificate)
 
 

@@ -44,9 +44,11 @@ def announce(loaded: LoadedPlan) -> Iterator[str]:
     yield f"database        {checks.store_url(plan)}"
     if plan.ca is not None:
         yield f"CA              {plan.ca.common_name}, {plan.ca.organization}: {plan.ca.key_type}, {plan.ca.days} days"
+    keys = checks.officer_keys(plan)
     for officer in plan.officer:
         how = "certified by the private TLS CA" if officer.certificate_request else "with a certificate of their own"
         yield f"officer         {officer.name} ({officer.id}): {', '.join(officer.roles)}; {how}"
+        yield f"                key's SHA-256 {keys[officer.id]}"
     yield f"record          {plan.ceremony.record_file}"
     for warning in checks.find_warnings(plan):
         yield f"WARNING         {warning}"

@@ -87,10 +87,8 @@ def _has(hsm: Hsm, excerpt: Excerpt, key: NeededKey) -> bool:
 def _opens(hsm: Hsm, excerpt: Excerpt, generation: int) -> bool:
     row = excerpt.wrapped.get(generation)
     if row is None:
-        try:
-            return hsm.has_installation_key(InstallationKeyPurpose.WRAPPING, generation)
-        except KeyMismatch:
-            return True  # it is there, and was not generated on this token: custodians brought it
+        # One that custodians brought, and the list names, counts; any other that was not made there raises KeyMismatch.
+        return hsm.has_installation_key(InstallationKeyPurpose.WRAPPING, generation)
     key = row.record
     hsm.prepare(
         KeyReference(

@@ -118,8 +118,11 @@ def left_behind(subject: Subject) -> Iterator[Finding]:
 
 
 def _change_findings(what: str, path: Path) -> Iterator[Finding]:
-    """Judges a file or folder, and the folder that it is in: who may write there may put another in its place."""
-    for judged in (path, path.absolute().parent):
+    """Judges a file or folder, and the folder that it is in: who may write there may put another in its place.
+
+    Of a symbolic link both: the folder that has the link, and the one that has what it leads to.
+    """
+    for judged in dict.fromkeys((path, path.absolute().parent, path.resolve().parent)):
         status = judged.stat()
         sticky = judged.is_dir() and status.st_mode & stat.S_ISVTX
         if status.st_mode & _OTHERS_WRITE and not sticky:

@@ -10,11 +10,13 @@ from trien_server.cli.doctor.findings import Finding, error, note, warning
 from trien_server.cli.doctor.subject import Subject
 from trien_server.core.certificates import serial_issued_by
 from trien_server.core.errors import Refusal
-from trien_server.core.records import Operator, State
+from trien_server.core.ports import KeyMismatch
+from trien_server.core.records import InstallationKeyPurpose, InstallationKeyState, Operator, State
 from trien_server.core.roles import PROPOSING_ROLES
 from trien_server.services.expiry_notices import DAYS_BEFORE, Expiring
 from trien_server.services.installation import NotThisInstallation
 from trien_server.services.operators import all_operators
+from trien_server.services.sealing_generations import read_generations
 
 _ENOUGH = 3
 _MORE_OFFICERS = (
@@ -37,12 +39,33 @@ def installation(subject: Subject) -> Iterator[Finding]:
         yield error(
             f"{refusal.reason}: {refusal.message}", "No server starts meanwhile. `trien-server fsck` tells more."
         )
+    else:
+        yield from _wrapping_findings(subject)
     for event, fields in subject.events:
         if event == "database_set_back":
             yield error(
                 f"The token holds a {fields['token_holds']} that no record asked for: the database is from before a "
                 "rotation, or somebody with the token's PIN made the key.",
                 "Restore the newer database, or remove the key with the tools of the token's maker.",
+            )
+
+
+def _wrapping_findings(subject: Subject) -> Iterator[Finding]:
+    """Yields which wrapping key that is in use the token lacks, of whichever generation; a start does not ask."""
+    instance = subject.instance
+    keys = instance.use.transactions.read(lambda view: read_generations(view, InstallationKeyPurpose.WRAPPING))
+    for key in keys:
+        if key.state not in {InstallationKeyState.ACTIVE, InstallationKeyState.RETIRING}:
+            continue
+        try:
+            there = instance.hsm.has_installation_key(InstallationKeyPurpose.WRAPPING, key.generation)
+            text = "" if there else f"The token lacks the wrapping key of generation {key.generation}"
+        except KeyMismatch as mismatch:
+            text = f"The wrapping key of generation {key.generation} cannot be believed: {mismatch}"
+        if text:
+            yield error(
+                f"{text}: keys that are wrapped by it sign nothing.",
+                "Restore the token: another key in its place opens nothing of this database.",
             )
 
 
