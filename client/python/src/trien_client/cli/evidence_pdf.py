@@ -53,7 +53,7 @@ _FILES = {
     "Report-Bold": ("LiberationSerif-Bold.ttf", "Times New Roman Bold.ttf", "timesbd.ttf", "DejaVuSerif-Bold.ttf"),
     "Report-Mono": ("LiberationMono-Regular.ttf", "Courier New.ttf", "cour.ttf", "DejaVuSansMono.ttf"),
 }
-_WIDTH = A4[0] - 40 * mm - 12  # what a frame keeps free on both sides
+_LEFT, _WIDTH = 20 * mm + 6, A4[0] - 40 * mm - 12  # a frame keeps 6 points free on both sides
 _GREEN, _AMBER, _RED = colors.Color(0.05, 0.4, 0.15), colors.Color(0.55, 0.35, 0), colors.Color(0.7, 0.05, 0.05)
 _COLOURS = {"VERIFIED": _GREEN, "TOLD": _AMBER, "FAILED": _RED}
 _RULE = colors.Color(0.75, 0.75, 0.75)
@@ -101,8 +101,8 @@ class _NumberedCanvas(Canvas):  # type: ignore[misc]
         for number, page in enumerate(self._pages, start=1):
             self.__dict__.update(page)
             self.setFont("Report", 8.5)
-            self.drawString(20 * mm, 11 * mm, self._entry)
-            self.drawRightString(A4[0] - 20 * mm, 11 * mm, self._words.page.format(page=number, pages=len(self._pages)))
+            self.drawString(_LEFT, 11 * mm, self._entry)
+            self.drawRightString(_LEFT + _WIDTH, 11 * mm, self._words.page.format(page=number, pages=len(self._pages)))
             super().showPage()
         super().save()
 
@@ -211,14 +211,14 @@ def _certificate(facts: dict[str, Any], words: Words) -> Iterable[Flowable]:
 
 def _items(facts: dict[str, Any], words: Words) -> Iterable[Flowable]:
     items = facts["items"]
+    here = facts.get("document_items", ())
+    compared = facts["document"]
+    if here:
+        compared = f"{compared} ({words.columns['index']} {', '.join(str(index + 1) for index in here)})"
     yield _paragraph(words.sections["items"], _HEADING)
-    yield _fields(
-        words,
-        [("algorithm", facts["algorithm"]), ("count", str(len(items))), ("document", facts["document"])],
-    )
+    yield _fields(words, [("algorithm", facts["algorithm"]), ("count", str(len(items))), ("document", compared)])
     if not items:
         return
-    here = set(facts.get("document_items", ()))
     rows = [[_paragraph(words.columns[name], _BOLD) for name in ("index", "digest", "result")]]
     for item in items:
         result = item["result"]
@@ -359,7 +359,7 @@ def _named(about: dict[str, Any], what: str) -> str | None:
 
 
 def _joined(first: str | None, second: str | None) -> str | None:
-    return f"{first} ({second})" if first and second else first or second
+    return f"{first} ({second})" if first and second and first != second else first or second
 
 
 def _details(entry: dict[str, Any]) -> dict[str, Any]:

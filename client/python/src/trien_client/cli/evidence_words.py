@@ -65,7 +65,7 @@ VIETNAMESE = Words(
         "validity": "Hiệu lực",
         "sha256": "SHA-256 của chứng thư",
         "algorithm": "Thuật toán",
-        "count": "Số văn bản",
+        "count": "Số lượng văn bản",
         "document": "Tệp đã đối chiếu",
         "position": "Vị trí trong nhật ký",
         "leaf_hash": "Mã băm của bản ghi",
@@ -114,7 +114,7 @@ VIETNAMESE = Words(
         "NO_CERTIFICATE": "không có chứng thư để kiểm tra",
     },
     columns={
-        "index": "Số",
+        "index": "STT",
         "digest": "Mã băm của văn bản",
         "result": "Chữ ký",
         "check": "Nội dung",
@@ -139,7 +139,7 @@ VIETNAMESE = Words(
 ENGLISH = Words(
     title="EVIDENCE OF A DIGITAL SIGNATURE",
     made="Made at {made} by the command trien audit report, from the entry {entry}",
-    good="Nothing is wrong. Verified by cryptography: {verified}; only told by the server: {told} (section 6).",
+    good="No check failed. Verified by cryptography: {verified}; only told by the server: {told} (section 6).",
     bad="CHECKS THAT FAILED: {failed} (section 6). Do not use this report as evidence before that is cleared up.",
     note="The names of people, organizations and applications are those that the system has when the report is made.",
     page="Page {page}/{pages}",
