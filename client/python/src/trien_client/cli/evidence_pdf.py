@@ -22,6 +22,7 @@ from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import (
     Flowable,
     LongTable,
+    PageBreak,
     Paragraph,
     Preformatted,
     SimpleDocTemplate,
@@ -285,6 +286,8 @@ def _appendix(facts: dict[str, Any], words: Words) -> Iterable[Flowable]:
     proof = facts["proof"]
     if proof["receipt"] is None:
         return
+    # On one page: no page's foot comes between the lines that are copied.
+    yield PageBreak()
     yield _paragraph(words.sections["appendix"], _HEADING)
     yield _paragraph(words.receipt, _BOLD)
     yield _verbatim(proof["receipt"])

@@ -133,7 +133,7 @@ VIETNAMESE = Words(
     ),
     receipt="Biên nhận của bản ghi",
     keys="Khóa nhật ký (log-keys)",
-    items="Biên nhận riêng của từng văn bản ({count}) nằm trong tệp JSON đi kèm.",
+    items="Biên nhận riêng của từng văn bản ({count}) nằm trong tệp JSON mà lệnh ghi khi có --json.",
 )
 
 ENGLISH = Words(
@@ -239,7 +239,7 @@ ENGLISH = Words(
     ),
     receipt="The entry's receipt",
     keys="The log's keys (log-keys)",
-    items="The receipts of each document ({count}) are in the JSON file.",
+    items="The receipts of each document ({count}) are in the JSON file that the command writes with --json.",
 )
 
 WORDS = {"vi": VIETNAMESE, "en": ENGLISH}
