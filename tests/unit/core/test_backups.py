@@ -103,3 +103,29 @@ def test_the_labels_that_a_manifest_names_are_those_on_the_token() -> None:
     assert token_label(InstallationKeyPurpose.SEALING, 1) == SEALING_KEY
     assert token_label(InstallationKeyPurpose.WRAPPING, 1) == WRAPPING_KEY
     assert ONE_TIME_PASSWORD_LABEL == ONE_TIME_PASSWORD_KEY
+
+
+@pytest.mark.parametrize("nested", [b"[" * 200_000, b'{"a":' * 200_000])
+def test_a_line_of_brackets_is_refused_and_ends_nothing(nested: bytes) -> None:
+    with pytest.raises(NotABackup):
+        read_manifest(nested + b"\n")
+    with pytest.raises(NotABackup):
+        row_of(nested + b"\n")
+
+
+def test_a_line_without_an_end_costs_its_length_alone() -> None:
+    taken: list[int] = []
+
+    class Counted(bytes):
+        """Bytes that tell how often they were added to others, which copies both."""
+
+        def __radd__(self, other: bytes) -> bytes:
+            taken.append(len(other))
+            return bytes(other) + bytes(self)
+
+    reading = Reading(decode=row_of)
+    for _ in range(50):
+        reading.feed(Counted(b"x" * 1000))
+    assert taken == []
+    with pytest.raises(NotABackup):
+        reading.feed(b"\n")

@@ -111,7 +111,7 @@ def read_manifest(line: bytes) -> Manifest:
         )
     except NotABackup:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise NotABackup("Its manifest cannot be read.") from fault
     if manifest.line() != line:
         raise NotABackup("Its manifest is not in its one form.")
@@ -169,15 +169,21 @@ class Reading:
         self._manifest: Manifest | None = None
         self._digest = hashlib.sha256()
         self._counts: Counter[str] = Counter()
-        self._left = b""
+        self._left: list[bytes] = []
+        self._left_size = 0
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes. Raises `NotABackup`, and whatever `begin` and `take` raise."""
-        *lines, self._left = (self._left + data).split(b"\n")
-        if len(self._left) > _LONGEST_LINE:
-            raise NotABackup("It has a line that no row comes to.")
+        *lines, left = data.split(b"\n")
         for line in lines:
-            self._line(line + b"\n")
+            self._line(b"".join([*self._left, line, b"\n"]))
+            self._left, self._left_size = [], 0
+        if left:
+            # Joined once, when its end has come: a line without one costs no more than its length.
+            self._left.append(left)
+            self._left_size += len(left)
+        if self._left_size > _LONGEST_LINE:
+            raise NotABackup("It has a line that no row comes to.")
 
     def end(self) -> Manifest:
         """Returns the manifest. Raises `NotABackup` unless every row that it counts was there, and no other."""

@@ -145,7 +145,7 @@ def parse_lost_entry(line: bytes) -> LostEntry:
         )
         position = int(content["position"])
         opened = leaf_of(entry) == entry.leaf
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise NotRestorable("A line of the exported log is no entry.") from fault
     if not opened:
         raise NotRestorable(f"{entry.name} of the exported log is not what its leaf commits to.")
@@ -252,7 +252,7 @@ def parse_approval(content: bytes, of: str) -> StatementApproval:
         digest = bytes.fromhex(read["digest"].removeprefix("sha256:"))
         certificate = x509.load_pem_x509_certificate(read["certificate"].encode()).public_bytes(Encoding.DER)
         signature = base64.b64decode(read["signature"], validate=True)
-    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as fault:
         raise NotRestorable("An approval is not what `trien proposals approve-statement` writes.") from fault
     if digest != statement_digest(of):
         raise NotRestorable(

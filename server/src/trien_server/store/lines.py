@@ -44,7 +44,7 @@ def row_of(line: bytes) -> KeptRow:
         if len(position) != (kind is AuditEntry) or any(type(at) is not int for at in position if at is not None):
             raise ValueError("an entry has a position or null")
         sealed: Sealed[Record] = mapping_of(kind).sealed(_values(table, values))
-    except (ValueError, KeyError, TypeError, RecordNotTrusted) as fault:
+    except (ValueError, KeyError, TypeError, RecursionError, RecordNotTrusted) as fault:
         raise NotABackup("A row of it cannot be read.") from fault
     return KeptRow(content=sealed, position=position[0] if position else None)
 
