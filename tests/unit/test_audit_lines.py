@@ -49,6 +49,14 @@ def entry(text: str = "", *, kind: str = "signing_granted", subject: str | None 
     return made
 
 
+BOM = b"\xef\xbb\xbf"
+
+
+def shown(text: str) -> str:
+    """What of a text cannot be seen, escaped as JSON has it."""
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+
+
 texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=400)
 
 
@@ -69,12 +77,13 @@ def test_a_syslog_message_is_one_that_rfc_5424_reads(text: str, kind: str, subje
     assert len(encoded) <= audit_lines.LONGEST_MESSAGE
     message = parsed(encoded)
     assert message.time == "2026-11-24T15:51:07.000040Z"
-    assert message.parameters["subject"] == subject
+    assert message.parameters["subject"] == shown(subject)[:500]
+    assert encoded.replace(BOM, b"", 1).decode().isprintable()
     assert message.parameters["leafHash"] == hash_leaf(one.leaf).hex()
     assert message.position == 7
     assert "\n" not in message.text
     if "detailsLength" not in message.parameters:
-        assert message.text == one.details
+        assert json.loads(message.text) == json.loads(one.details)
 
 
 @pytest.mark.parametrize(("kind", "severity"), [("refused", 4), ("signing_granted", 6), ("operator_created", 5)])
@@ -103,3 +112,18 @@ def test_a_line_of_json_has_all_that_the_leaf_is_made_of() -> None:
     erased = dataclasses.replace(entry(), details="", salt=b"", version=2)
     assert json.loads(audit_lines.json_line(0, erased))["salt"] == ""
     assert parsed(audit_lines.syslog_message(0, erased, hostname="")).parameters["erased"] == "true"
+
+
+@pytest.mark.parametrize(
+    "hidden", ["\n<10>1 - h trien - refused - ", "\x7f", "\x9b31m", "\u2028", "\u202e", "\ud800", "n" * 9000]
+)
+def test_what_a_row_is_called_forges_no_line_and_stops_no_export(hidden: str) -> None:
+    """Of an entry that cannot be trusted the name is whatever somebody wrote into the database."""
+    one = dataclasses.replace(entry(), name=f"auditEntries/{hidden}")
+    encoded = audit_lines.syslog_message(7, one, hostname="host")
+    assert len(encoded) <= audit_lines.LONGEST_MESSAGE
+    assert encoded.replace(BOM, b"", 1).decode().isprintable()
+    assert parsed(encoded).parameters["name"] == shown(one.name)[:500]
+    line = audit_lines.json_line(7, one)
+    assert line[:-1].decode().isprintable()
+    assert json.loads(line)["name"] == one.name

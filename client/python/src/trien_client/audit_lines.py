@@ -33,6 +33,8 @@ _ROUTINE = frozenset(
         "signing_resumed",
     }
 )
+_LONGEST_VALUE = 500
+"""The names of resources are shorter: only a row that somebody put there has a longer one."""
 _BOM = b"\xef\xbb\xbf"
 _NOT_MSGID = re.compile(r"[^!-~]", re.ASCII)
 _TO_ESCAPE = re.compile(r'(["\\\]])')
@@ -58,15 +60,15 @@ def entry_fields(entry: "AuditEntry") -> dict[str, Any]:
 
 def json_line(entry: "AuditEntry") -> bytes:
     """Returns an entry as one line of JSON, with all that its leaf is made of."""
-    return json.dumps(entry_fields(entry), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _printable(json.dumps(entry_fields(entry), ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 
 def syslog_message(entry: "AuditEntry", *, hostname: str = "") -> bytes:
     """Returns an entry as a syslog message of at most `LONGEST_MESSAGE` bytes; what its text is cut to, it says."""
-    text = entry.details.encode()
+    text = _printable(entry.details).encode()
     head = _head(entry, hostname, cut=None)
     if len(text) > LONGEST_MESSAGE - len(head) - len(_BOM):
-        head = _head(entry, hostname, cut=len(text))
+        head = _head(entry, hostname, cut=len(entry.details.encode()))
         text = text[: LONGEST_MESSAGE - len(head) - len(_BOM)].decode(errors="ignore").encode()
     return head + _BOM + text
 
@@ -74,6 +76,11 @@ def syslog_message(entry: "AuditEntry", *, hostname: str = "") -> bytes:
 def entry_time(time: "Timestamp") -> str:
     """Returns a time in UTC as the log has it: `2026-11-24T15:51:07.123456Z`."""
     return time.ToDatetime(tzinfo=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _printable(text: str) -> str:
+    """Returns a text with what cannot be seen, ends a line or commands a terminal escaped as JSON has it."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _head(entry: "AuditEntry", hostname: str, *, cut: int | None) -> bytes:
@@ -91,7 +98,8 @@ def _head(entry: "AuditEntry", hostname: str, *, cut: int | None) -> bytes:
     if cut is not None:
         parameters["detailsLength"] = str(cut)
         parameters["detailsHash"] = hashlib.sha256(entry.details.encode()).hexdigest()
-    data = " ".join(f'{name}="{_TO_ESCAPE.sub(_ESCAPED, value)}"' for name, value in parameters.items())
+    shown = {name: _printable(value)[:_LONGEST_VALUE] for name, value in parameters.items()}
+    data = " ".join(f'{name}="{_TO_ESCAPE.sub(_ESCAPED, value)}"' for name, value in shown.items())
     message_id = _NOT_MSGID.sub("?", entry.kind)[:32] or "-"
     host = _NOT_MSGID.sub("?", hostname)[:255] or "-"
     prefix = f"<{8 * 13 + severity}>1 {entry_time(entry.time)} {host} trien - {message_id}"

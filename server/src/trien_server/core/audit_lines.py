@@ -32,6 +32,8 @@ _ROUTINE = frozenset(
         "signing_resumed",
     }
 )
+_LONGEST_VALUE = 500
+"""The names of resources are shorter: only a row that somebody put there has a longer one."""
 _BOM = b"\xef\xbb\xbf"
 _NOT_MSGID = re.compile(r"[^!-~]", re.ASCII)
 _TO_ESCAPE = re.compile(r'(["\\\]])')
@@ -53,20 +55,20 @@ def json_line(position: int, entry: AuditEntry) -> bytes:
         "salt": _base64(entry.salt),
         "items_root": _base64(entry.items_root),
     }
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return _printable(json.dumps(content, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
 
 
 def syslog_message(position: int, entry: AuditEntry, *, hostname: str) -> bytes:
     """Returns an entry as a syslog message of at most `LONGEST_MESSAGE` bytes; what its text is cut to, it says.
 
     `hostname` is what stands for the server, printable ASCII; "" when that is not known. The message has the hash of
-    the entry's leaf, by which it is found in the log, and no salts.
+    the entry's leaf, by which it is found in the log, and no salts. Whatever a row holds, it is one line.
     """
-    text = entry.details.encode()
+    text = _printable(entry.details).encode()
     head = _head(position, entry, hostname, cut=None)
     room = LONGEST_MESSAGE - len(head) - len(_BOM)
     if len(text) > room:
-        head = _head(position, entry, hostname, cut=len(text))
+        head = _head(position, entry, hostname, cut=len(entry.details.encode()))
         # A character that was cut through is left out whole.
         text = text[: LONGEST_MESSAGE - len(head) - len(_BOM)].decode(errors="ignore").encode()
     return head + _BOM + text
@@ -83,10 +85,16 @@ def _head(position: int, entry: AuditEntry, hostname: str, *, cut: int | None) -
     if cut is not None:
         parameters["detailsLength"] = str(cut)
         parameters["detailsHash"] = hashlib.sha256(entry.details.encode()).hexdigest()
-    data = " ".join(f'{name}="{_TO_ESCAPE.sub(_ESCAPED, value)}"' for name, value in parameters.items())
+    shown = {name: _printable(value)[:_LONGEST_VALUE] for name, value in parameters.items()}
+    data = " ".join(f'{name}="{_TO_ESCAPE.sub(_ESCAPED, value)}"' for name, value in shown.items())
     message_id = _NOT_MSGID.sub("?", entry.kind)[:32] or "-"
     host = _NOT_MSGID.sub("?", hostname)[:255] or "-"
     return f"<{priority}>1 {_time(entry.time)} {host} trien - {message_id} [{STRUCTURED_DATA_ID} {data}] ".encode()
+
+
+def _printable(text: str) -> str:
+    """Returns a text with what cannot be seen, ends a line or commands a terminal escaped as JSON has it."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 def _severity(kind: str) -> int:
