@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support.log_keys import LogKeyPair
 from tests.support.sealed_log import SealedLog
 from tests.support.world import CLERK, OFFICE, P256, RSA, SEAL, World, digests, populated
@@ -193,6 +196,42 @@ def test_a_certificate_that_was_not_valid_then_fails() -> None:
     evidence = told().copy()
     evidence.audit_entry.time.FromDatetime(told().world.clock.now() + timedelta(days=400))
     assert "CERTIFICATE" in facts(evidence).failed
+
+
+def certificate_of(name: str, key: Any, issuer: str, issuer_key: Any, *, authority: bool) -> x509.Certificate:
+    """Returns a certificate that is valid for a hundred years around now."""
+    builder = x509.CertificateBuilder(
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]),
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]),
+        key.public_key(),
+        x509.random_serial_number(),
+        MADE - timedelta(days=18_000),
+        MADE + timedelta(days=18_000),
+    )
+    constraints = x509.BasicConstraints(ca=authority, path_length=None)
+    return builder.add_extension(constraints, critical=True).sign(issuer_key, hashes.SHA256())
+
+
+def test_a_certificate_that_another_signer_issued_fails_though_its_chain_ends_in_the_authority() -> None:
+    root_key, clerk_key, forged_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    root = certificate_of("root", root_key, "root", root_key, authority=True)
+    clerk = certificate_of("clerk", clerk_key, "root", root_key, authority=False)
+    forged = certificate_of("chair", forged_key, "clerk", clerk_key, authority=False)
+    evidence = told().copy()
+    for chain, anchors, result in (
+        ([clerk, root], (root,), {"VERIFIED"}),
+        ([clerk], (root,), {"VERIFIED"}),
+        ([forged, clerk, root], (root,), {"FAILED"}),
+        ([forged, clerk], (root,), {"FAILED"}),
+        ([forged], (clerk,), {"VERIFIED", "FAILED"}),
+    ):
+        del evidence.certificate_chain[:]
+        evidence.certificate_chain.extend(one.public_bytes(Encoding.DER) for one in chain)
+        details = json.loads(evidence.audit_entry.details)
+        details["certificate"] = hashlib.sha256(evidence.certificate_chain[0]).hexdigest()
+        evidence.audit_entry.details = json.dumps(details)
+        found = results(facts(evidence, anchors=anchors))
+        assert {found[check] for check in ("CERTIFICATE", "CERTIFICATE_AUTHORITY") if check in found} == result
 
 
 @pytest.mark.parametrize("language", ["vi", "en"])

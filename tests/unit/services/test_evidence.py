@@ -33,6 +33,8 @@ from trien_server.core.receipts import verify_receipt
 from trien_server.core.records import AuditEntry, LogTile, Outcome
 from trien_server.services.credential_changes import Renewal
 from trien_server.services.evidence import MOST_ITEM_RECEIPTS
+from trien_server.services.transactions import Ledger
+from trien_server.services.trusted import TrustedView
 
 pytestmark = pytest.mark.promise("P10")
 
@@ -210,6 +212,31 @@ def test_an_application_gets_evidence_of_its_own_requests_alone(world: World, lo
             messages.add(refused.value.message)
     assert len(messages) == 1
     assert len(others) > 30
+
+
+@pytest.mark.promise("P8")
+def test_however_busy_the_log_was_few_entries_are_in_memory(
+    world: World, log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = world.sign(digests(1))
+
+    def work(ledger: Ledger) -> None:
+        for _ in range(450):
+            ledger.record("test", {})
+
+    world.use.transactions.run(work, timeout=30.0)
+    log.seal()
+    spans: list[int] = []
+    read = TrustedView.log
+
+    def spanned(view: TrustedView, first: int, end: int) -> Any:
+        spans.append(end - first)
+        return read(view, first, end)
+
+    monkeypatch.setattr(TrustedView, "log", spanned)
+    assert world.use.get_evidence(OFFICE, signed.audit_entry).signatures
+    assert sum(spans) >= 450
+    assert max(spans) <= 100
 
 
 @pytest.mark.promise("P12")

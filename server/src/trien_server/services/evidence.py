@@ -39,6 +39,8 @@ MOST_ITEM_RECEIPTS = 64
 
 _MOST_LATER = 2000
 """How many entries behind this one are searched for what else became of the request: some minutes of a busy log."""
+_WINDOW = 100
+"""How many of them are in memory at a time: each may be about a thousand digests."""
 _SIGNING = frozenset({"signing_granted", "signing_resumed"})
 
 
@@ -187,11 +189,14 @@ def _later(view: TrustedView, found: PositionedEntry, details: _Details) -> list
     if not request or found.position is None:
         return []
     first = found.position + 1
-    behind = view.log(first, min(first + _MOST_LATER, log_size(view)))
+    end = min(first + _MOST_LATER, log_size(view))
     later = [
         PositionedEntry(entry=entry, position=position)
-        for position, entry in behind
-        if isinstance(entry, AuditEntry) and details_of(entry).get("request") == request
+        for begin in range(first, end, _WINDOW)
+        for position, entry in view.log(begin, min(begin + _WINDOW, end))
+        if isinstance(entry, AuditEntry)
+        and request in entry.details  # a name is written as it is: most entries need not be parsed
+        and details_of(entry).get("request") == request
     ]
     return later + _last(view, request, found, later)
 

@@ -236,14 +236,27 @@ def _require_certificate(chain: "Sequence[x509.Certificate]", evidence: "Evidenc
         if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
             raise ValueError("NOT_VALID_THEN")
     for certificate, issuer in itertools.pairwise(chain):
-        certificate.verify_directly_issued_by(issuer)
+        _require_issued(certificate, issuer)
+
+
+def _require_issued(certificate: "x509.Certificate", issuer: "x509.Certificate") -> None:
+    """Raises `ValueError` or what verifying raises unless an authority issued a certificate: a signer's key is none."""
+    from cryptography.x509 import BasicConstraints, ExtensionNotFound
+
+    certificate.verify_directly_issued_by(issuer)
+    try:
+        authority = issuer.extensions.get_extension_for_class(BasicConstraints).value.ca
+    except ExtensionNotFound:
+        authority = False
+    if not authority:
+        raise ValueError("ISSUER")
 
 
 def _issued(certificate: "x509.Certificate", issuer: "x509.Certificate") -> bool:
     from cryptography.exceptions import InvalidSignature
 
     try:
-        certificate.verify_directly_issued_by(issuer)
+        _require_issued(certificate, issuer)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
