@@ -25,7 +25,7 @@ from tests.support.world import CHAIR, OFFICE, P256, Event, World, digests, popu
 from trien_server.audit.tile_folder import TileFolder
 from trien_server.core.algorithms import KeyType
 from trien_server.core.errors import LogNotTrusted
-from trien_server.core.records import AuditEntry, LogTile
+from trien_server.core.records import AuditEntry, LogHead, LogTile
 from trien_server.services.log_history import tile_name
 from trien_server.services.log_publishing import LogPublisher
 
@@ -51,6 +51,64 @@ def publisher(world: World, folder: Path) -> LogPublisher:
         clock=world.clock,
         report=lambda name, fields: world.events.append(Event(name, dict(fields))),
     )
+
+
+@pytest.mark.promise("P8")
+@pytest.mark.parametrize("what", ["checkpoint", "tile/0/000.p/1"])
+@pytest.mark.parametrize("trap", ["pipe", "link"])
+def test_what_is_no_file_in_the_folder_holds_nobody_up_and_is_not_followed(
+    world: World, log: SealedLog, tmp_path: Path, what: str, trap: str
+) -> None:
+    """Whoever may write into the folder must not stop a server, nor have it read or write elsewhere."""
+    log.seal()
+    width = published_width(world)
+    folder, elsewhere = tmp_path / "tiles", tmp_path / "elsewhere"
+    target = folder / what.replace("/1", f"/{width}")
+    target.parent.mkdir(parents=True)
+    elsewhere.write_text("a note")
+    if trap == "pipe":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(elsewhere)
+    with pytest.raises(OSError, match=r"no file|symbolic links"):
+        publisher(world, folder).publish()
+    assert elsewhere.read_text() == "a note"
+
+
+@pytest.mark.parametrize("link", ["tile", "tile/0"])
+def test_no_tile_is_written_through_a_link_to_another_folder(
+    world: World, log: SealedLog, tmp_path: Path, link: str
+) -> None:
+    log.seal()
+    folder, elsewhere = tmp_path / "tiles", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / link).parent.mkdir(parents=True)
+    (folder / link).symlink_to(elsewhere)
+    with pytest.raises(OSError, match="a link to elsewhere"):
+        publisher(world, folder).publish()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_no_partial_tile_is_removed_through_a_link_to_another_folder(
+    world: World, log: SealedLog, tmp_path: Path
+) -> None:
+    log.seal()
+    folder, elsewhere = tmp_path / "tiles", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / "16384").write_text("somebody's table")
+    publisher(world, folder).publish()
+    shutil.rmtree(folder / "tile/0/000.p")
+    (folder / "tile/0/000.p").symlink_to(elsewhere)
+    write_entries(world, 300)
+    log.seal()
+    publisher(world, folder).publish()
+    assert (elsewhere / "16384").read_text() == "somebody's table"
+
+
+def published_width(world: World) -> int:
+    """Returns how many entries the first tile has that is published next."""
+    return min(world.store.rows(LogHead)[0].record.size, 255)
 
 
 def write_entries(world: World, count: int) -> None:

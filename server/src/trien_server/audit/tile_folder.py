@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from trien_server.core.ports import LogUpdate
 
@@ -33,7 +34,7 @@ class TileFolder:
         """Returns the file's text. Raises `OSError` also when the folder is not there: then nothing can be told."""
         self._require_folder()
         try:
-            with (self._folder / CHECKPOINT).open("rb") as stream:
+            with _opened(self._folder / CHECKPOINT) as stream:
                 content = stream.read(_LARGEST_CHECKPOINT + 1)
         except FileNotFoundError:
             return None
@@ -97,8 +98,11 @@ class TileFolder:
 
     def _make_folders(self, folder: Path, touched: set[Path]) -> None:
         missing = []
-        while folder != self._folder and not folder.is_dir():
-            missing.append(folder)
+        while folder != self._folder:
+            if folder.is_symlink():
+                raise OSError(errno.ELOOP, "a folder of the log is a link to elsewhere")
+            if not folder.is_dir():
+                missing.append(folder)
             folder = folder.parent
         new = self._folder / _NEW_FOLDER
         for one in reversed(missing):
@@ -119,10 +123,20 @@ class TileFolder:
                 os.close(descriptor)
 
 
+def _opened(path: Path) -> BinaryIO:
+    """Opens a file for reading: at once, and a file only. Raises `OSError`, also for a link, a pipe or a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    stream = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "it is no file")
+    return stream
+
+
 def _has(target: Path, content: bytes) -> bool:
     """Tells whether a file is there as it would be written, durable."""
     try:
-        with target.open("rb") as stream:
+        with _opened(target) as stream:
             same = stream.read(len(content) + 1) == content
             if same and stat.S_IMODE(os.fstat(stream.fileno()).st_mode) == _FILE_MODE:
                 os.fsync(stream.fileno())
@@ -133,7 +147,9 @@ def _has(target: Path, content: bytes) -> bool:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Removes the partial tiles of a folder, and it; what is not ours stays."""
+    """Removes the partial tiles of a folder, and it; what is not ours stays, also where a link leads to."""
+    if folder.is_symlink():
+        return
     try:
         names = [entry.name for entry in os.scandir(folder)]
     except FileNotFoundError:

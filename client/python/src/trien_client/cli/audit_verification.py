@@ -88,7 +88,8 @@ def _lines(file: Path | None) -> "Iterator[Iterator[str]]":
 
 @contextmanager
 def _progress(tiles: Path) -> "Iterator[Progress]":
-    size = (tiles / "checkpoint").read_bytes()[:1024].split(b"\n")[1:2]
+    with (tiles / "checkpoint").open("rb") as file:
+        size = file.read(1024).split(b"\n")[1:2]
     if not is_terminal() or not size or not size[0].isdigit():
         yield lambda _: None
         return
