@@ -87,8 +87,11 @@ class SyslogStream(_SyslogSink):
 
     def _send(self, connection: socket.socket, *, messages_of: Sequence[bytes], end: float) -> None:
         _require_open(connection)
-        connection.settimeout(_remaining(end))
-        connection.sendall(b"".join(b"%d %s" % (len(message), message) for message in messages_of))
+        left = memoryview(b"".join(b"%d %s" % (len(message), message) for message in messages_of))
+        while left:
+            # Over TLS `sendall` would have its time for each part that a slow receiver takes.
+            connection.settimeout(_remaining(end))
+            left = left[connection.send(left) :]
         while _unacknowledged(connection):
             time.sleep(min(_POLL_SECONDS, _remaining(end)))
         _require_open(connection)
