@@ -28,7 +28,7 @@ from trien_server.core.custody import (
 )
 from trien_server.core.secret import Secret
 from trien_server.host.exported_keys import add_to_list
-from trien_server.host.files import read_secret, write_private, write_whole
+from trien_server.host.files import read_secret, require_own, write_private, write_whole
 from trien_server.hsm import FIRST_KEYS, bring_keys, export_new_keys
 
 
@@ -49,10 +49,13 @@ def keep_out_of_core_files() -> None:
 def make_shares(custody: Custody) -> tuple[KeyShare, KeyShare]:
     """Returns the shares: those of an earlier run, or new ones, each written to its file (mode 0600).
 
-    Raises `CustodyRefused` when the export is there and a share is not: it could be opened by nobody; `OSError`.
+    Raises `CustodyRefused` when the export is there and a share is not: it could be opened by nobody; `OSError`, also
+    for a share that is there and that somebody else can have put there.
     """
     kept = [path.exists() for path in custody.share_files]
     if all(kept):
+        for path in custody.share_files:
+            require_own(path)  # else somebody who wrote to both media would have chosen the key
         shares = read_shares(custody.share_files)
         if tuple(share.custodian for share in shares) != custody.custodians:
             raise CustodyRefused(f"{custody.share_files[0]} and the other one are not the shares of these custodians")
