@@ -85,7 +85,10 @@ def test_the_record_says_on_paper_what_was_made(held: Ceremony) -> None:
     assert "localhost/trien/" in record
     with closing(sqlite3.connect(held.installation / "trien.db")) as database:
         [(origin, public)] = database.execute("SELECT origin, public_key FROM installation_keys WHERE purpose = 'LOG'")
-    assert LogKey(origin, KeyType.EC_ED25519, public).vkey in flat
+    vkey = LogKey(origin, KeyType.EC_ED25519, public).vkey
+    assert vkey in flat
+    for one in OFFICERS:
+        assert json.loads((held.installation / "operators" / f"{one}.json").read_text())["log_key"] == vkey
     for certificate in (*(f"operators/{one}.pem" for one in OFFICERS), "tls/ca.pem"):
         done = subprocess.run(
             ["openssl", "x509", "-in", str(held.installation / certificate), "-noout", "-fingerprint", "-sha256"],

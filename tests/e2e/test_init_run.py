@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.support.administration import (
@@ -22,6 +23,7 @@ from tests.support.administration import (
     Refused,
     client_identity,
 )
+from tests.support.log_keys import LogKeyPair
 from tests.support.openssl import openssl, verifies
 from tests.support.sandbox import TRIEN_SERVER, Installation, copy_sandbox, environment, trien_server
 from trien.v1 import (
@@ -31,7 +33,9 @@ from trien.v1 import (
     organization_service_pb2,
     signing_service_pb2,
 )
+from typer.testing import CliRunner
 
+from trien_client.cli.main import build_app
 from trien_server.core.algorithms import SignatureAlgorithm
 from trien_server.hsm.softhsm import write_softhsm_configuration
 
@@ -94,6 +98,44 @@ def organization(running: Installation) -> Iterator[Administrator]:
         ).name
         administrator.organization = name
         yield administrator
+
+
+@pytest.mark.promise("P10")
+def test_the_connection_files_have_the_key_that_receipts_are_verified_with(
+    made: Path, running: Installation, organization: Administrator, tmp_path: Path
+) -> None:
+    files = {name: json.loads((made / "operators" / f"{name}.json").read_text()) for name in ("first", "second")}
+    assert files["first"]["log_key"] == files["second"]["log_key"]
+    folder = tmp_path / "operators"
+    shutil.copytree(made / "operators", folder)
+    pair = LogKeyPair.generate(origin=files["first"]["log_key"].partition("+")[0])
+    for name, key in (("first", files["first"]["log_key"]), ("other", pair.key.vkey)):
+        given = files["first"] | {"mutual_tls_address": running.certificate_address, "log_key": key}
+        (folder / f"{name}.json").write_text(json.dumps(given))
+
+    def trien(*arguments: str, exit_code: int = 0) -> Result:
+        done = CliRunner().invoke(build_app(completion=False), [*arguments, "--timeout", "60"])
+        assert done.exit_code == exit_code, done.output
+        return done
+
+    connection = ("--connection", str(folder / "first.json"))
+    listed = json.loads(trien("audit", "list", "--limit", "1", "--output", "json", *connection).stdout)
+    entry = listed[0]["name"]
+    shown = trien("audit", "receipt", entry, *connection)
+    assert (shown.stdout.startswith(f"trien receipt 1\nentry: {entry}\n"), shown.stderr) == (True, "")
+    kept = tmp_path / "receipt"
+    kept.write_text(shown.stdout)
+    verify = ["verify", "receipt", str(kept), "--log-key", files["first"]["log_key"]]
+    assert CliRunner().invoke(build_app(completion=False), verify).exit_code == 0
+    # By a key that the server's log never had, the same receipt is not printed.
+    refused = trien("audit", "receipt", entry, "--connection", str(folder / "other.json"), exit_code=5)
+    assert "The receipt does not verify" in refused.stderr
+    assert refused.stdout == ""
+    # Without any key it is printed, and said not to be verified.
+    unknown = {name: value for name, value in files["first"].items() if name != "log_key"}
+    (folder / "none.json").write_text(json.dumps(unknown | {"mutual_tls_address": running.certificate_address}))
+    unverified = trien("audit", "receipt", entry, "--connection", str(folder / "none.json"))
+    assert (unverified.stdout.splitlines()[0], "Not verified" in unverified.stderr) == ("trien receipt 1", True)
 
 
 def refusal_of_run(directory: Path, *arguments: str, code: int = 1) -> str:

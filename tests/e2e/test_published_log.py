@@ -190,7 +190,7 @@ def test_the_commands_sign_with_a_receipt_and_check_it(published: Published, tmp
     again = tmp_path / "again"
     trien("audit", "receipt", entry[1], "--item", 0, "--as", "first", "--out", again)
     trien("verify", "receipt", again, "--log-key", keys, "--document", document)
-    shown = trien("audit", "receipt", entry[1], "--as", "first").stdout
+    shown = trien("audit", "receipt", entry[1], "--as", "first", "--log-key", keys).stdout
     assert shown.startswith(f"trien receipt 1\nentry: {entry[1]}\n")
     copy = shutil.copytree(published.folder, tmp_path / "copy")
     trien("audit", "verify", "--tiles", copy, "--log-key", keys, "--since", kept)

@@ -94,8 +94,14 @@ def find_installation(url: str) -> Installation | None:
     return None if found is None else found.record
 
 
-def write_connection(directory: Path, name: str, *, host: str, ca: bytes, settings: Settings) -> None:
-    """Writes what an operator's `trien` reads beside certificate and key, to be given away with them."""
+def write_connection(
+    directory: Path, name: str, *, host: str, ca: bytes, settings: Settings, log_key: str | None
+) -> None:
+    """Writes what an operator's `trien` reads beside certificate and key, to be given away with them.
+
+    `log_key` is the first key of the audit log, which everything is verified with that the server proves; None before
+    it is made.
+    """
     ports = [address.rpartition(":")[2] for address in (settings.token_address, settings.certificate_address)]
     if "0" in ports:
         return  # a port that is chosen at every start
@@ -105,6 +111,7 @@ def write_connection(directory: Path, name: str, *, host: str, ca: bytes, settin
         "address": f"{named}:{ports[0]}",
         "mutual_tls_address": f"{named}:{ports[1]}",
         "ca_file": "ca.pem",
+        **({} if log_key is None else {"log_key": log_key}),
         "operators": [{"name": f"operators/{name}", "certificate_file": f"{name}.pem", "key_file": f"{name}.key"}],
     }
     write_private(directory / "operators" / f"{name}.json", (json.dumps(connection, indent=2) + "\n").encode())

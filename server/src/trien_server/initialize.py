@@ -22,6 +22,7 @@ from trien_server.founding import (
 from trien_server.host.files import write_private
 from trien_server.host.log import Log
 from trien_server.hsm import find_softhsm_module
+from trien_server.services.log_keys import read_first_log_key
 from trien_server.store.schema import migrate
 from trien_server.wiring import Instance
 
@@ -64,8 +65,10 @@ def initialize(
         certificate_address=certificate_address,
         log_format=log_format,
     )
+    connect = partial(write_connection, directory, host=hosts[0], ca=ca.identity.certificate, settings=settings)
     for name in OPERATORS:
-        write_connection(directory, name, host=hosts[0], ca=ca.identity.certificate, settings=settings)
+        # Already here: once the installation is in the database, running it again changes nothing.
+        connect(name, log_key=None)
     path = directory / CONFIG_NAME
     if not path.exists():
         write_private(path, config_text(chosen, settings).encode())
@@ -78,6 +81,9 @@ def initialize(
             {name: identity.certificate_der for name, identity in operators.items()}, log_host=hosts[0]
         )
         instance.use.log_keys.look()
+        log_key = instance.use.transactions.read(read_first_log_key)
     finally:
         instance.close()
+    for name in OPERATORS:
+        connect(name, log_key=log_key)
     return loaded

@@ -391,6 +391,7 @@ class TestLostEntries:
         world.add_client("clients/new")
         note = seal_log(world)
         restoring = Restoring(content, world, known=[known(note)], lost=exported(world, size))
+        examined = restoring.examine(restoring.use())
         done = restoring.run()
         assert set(done.applied) == {
             "clients/portal: DISABLED",
@@ -402,7 +403,6 @@ class TestLostEntries:
         assert restored_row(restoring, Signer, "signers/clerk").state is SignerState.DISABLED
         with pytest.raises(Unauthenticated):
             restoring.restored.new_process().authenticate.by_token(Secret(world.tokens["clients/portal"].encode()))
-        examined = restoring.examine(restoring.use())
         assert '"resource":"clients/new"' in examined.statement
         assert '"unknown":0' in examined.statement
         assert findings(restoring.restored) == []

@@ -142,6 +142,19 @@ def follow_keys(text: str) -> list[LogKey]:
     return keys
 
 
+def follow_trusted(trusted: Sequence[LogKey], text: str) -> tuple[LogKey, ...]:
+    """Returns the trusted keys and those that follow the last of them in the server's text.
+
+    Raises `ProofNotValid` when that is not among the server's, or a succession does not verify.
+    """
+    keys = follow_keys(text)
+    places = [place for place, key in enumerate(keys) if str(key) == str(trusted[-1])]
+    if not places:
+        raise ProofNotValid("The server's log has other keys than the one that is trusted.")
+    # Only what follows the trusted key: what came before it, nobody that is trusted here vouches for.
+    return (*trusted, *keys[places[0] + 1 :])
+
+
 def read_log_keys(key: str | Path) -> list[LogKey]:
     """Returns the keys of a file such as `log-keys`, or the one that is given as text itself.
 

@@ -9,7 +9,7 @@ from trien.v1 import audit_service_pb2, audit_service_pb2_grpc
 
 from trien_client._calls import Calls
 from trien_client._errors import ProofNotValid, TrustNotConfigured
-from trien_client._log_notes import Checkpoint, LogKey, follow_keys
+from trien_client._log_notes import Checkpoint, LogKey, follow_trusted
 from trien_client._log_receipts import Receipt, parse_receipt
 from trien_client._resources import SigningResult
 from trien_client._steps import Operation
@@ -82,12 +82,7 @@ class Receipts:
     def _follow(self, deadline: float) -> Operation[tuple[LogKey, ...]]:
         request = audit_service_pb2.GetLogKeysRequest()
         answer = yield from self._calls.send(self._stub.GetLogKeys, request, deadline=deadline, repeatable=True)
-        keys = tuple(follow_keys(answer.text))
-        places = [place for place, key in enumerate(keys) if str(key) == str(self._trusted[-1])]
-        if not places:
-            raise ProofNotValid("The server's log has other keys than the one that is trusted.")
-        # Only what follows the trusted key: what came before it, nobody that is trusted here vouches for.
-        followed = (*self._trusted, *keys[places[0] + 1 :])
+        followed = follow_trusted(self._trusted, answer.text)
         with self._lock:
             self._known = followed
         return followed

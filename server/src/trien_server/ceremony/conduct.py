@@ -44,6 +44,7 @@ from trien_server.host.private_ca import PrivateCa
 from trien_server.hsm import FIRST_KEYS, take_inventory
 from trien_server.services.certificate_authorities import find_authority
 from trien_server.services.installation import FirstOperator
+from trien_server.services.log_keys import log_key_of
 from trien_server.store.schema import migrate
 from trien_server.store.urls import is_postgresql
 from trien_server.wiring import Instance
@@ -75,6 +76,15 @@ def conduct(loaded: LoadedPlan, *, tell: Tell) -> str:
         migrate(made_config.config.store.url)
     tell("database        there")
     operators, authority, log_key = _found(loaded, made_config, certificates, tell)
+    for officer in plan.officer:
+        write_connection(
+            directory,
+            officer.id,
+            host=plan.installation.hosts[0],
+            ca=ca.identity.certificate,
+            settings=_settings(plan),
+            log_key=None if log_key is None else log_key_of(log_key).vkey,
+        )
     token = made_config.config.token
     made = Made(
         time=datetime.now(UTC),
@@ -109,13 +119,6 @@ def _make_certificates(plan: Plan, tell: Tell) -> tuple[PrivateCa, dict[str, byt
     certificates = {}
     for officer in plan.officer:
         certificates[officer.id] = _certificate_of(plan, officer, ca)
-        write_connection(
-            directory,
-            officer.id,
-            host=plan.installation.hosts[0],
-            ca=ca.identity.certificate,
-            settings=_settings(plan),
-        )
     tell(f"certificates    the server's, and {len(certificates)} officers'")
     return ca, certificates
 

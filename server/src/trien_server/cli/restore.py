@@ -74,7 +74,8 @@ def restore(config: Config, wanted: Wanted, *, tell: Tell) -> bool:
             log_keys=None if log is None else log.keys(),
             progress=progress,
         )
-        approvals = [parse_approval(path.read_bytes(), examined.statement) for path in wanted.approvals]
+        given = [] if examined.restored else wanted.approvals
+        approvals = [parse_approval(path.read_bytes(), examined.statement) for path in given]
         if examined.older and not approvals:
             progress.end()
             _ask_officers(examined, wanted.folder, tell)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trien_server.core.algorithms import KeyType
 from trien_server.core.checkpoints import LogKey, NoteNotValid, format_note, succession_body
-from trien_server.core.errors import HsmUnavailable
+from trien_server.core.errors import HsmUnavailable, StateConflict
 from trien_server.core.ports import Clock, Hsm, KeyMismatch, KeyReference, Randomness, Report
 from trien_server.core.records import InstallationKey, InstallationKeyPurpose, InstallationKeyState, Record
 from trien_server.core.signing_request import ALGORITHMS
@@ -45,6 +45,16 @@ def active_log_key(keys: Sequence[InstallationKey]) -> InstallationKey | None:
 def read_log_keys(view: TrustedView) -> list[InstallationKey]:
     """Returns all generations of the log's key, in order."""
     return read_generations(view, InstallationKeyPurpose.LOG)
+
+
+def read_first_log_key(view: TrustedView) -> str:
+    """Returns the first key of the log, as a line: whoever has it follows to all later ones.
+
+    Raises `StateConflict` before there is one.
+    """
+    for key in generated(read_log_keys(view))[:1]:
+        return log_key_of(key).vkey
+    raise StateConflict("The log has no key yet: run this again.")
 
 
 def sign_note(hsm: Hsm, key: InstallationKey, body: str) -> str:

@@ -111,13 +111,16 @@ class LogSealing:
         with suppress(Refusal):
             self._transactions.run(work, timeout=_SECONDS)
 
-    def catch_up(self, *, timeout: float) -> None:
-        """Seals what an earlier run left, for `timeout` seconds at most; the rest is sealed while the server serves."""
+    def catch_up(self, *, timeout: float, tell: bool = True) -> None:
+        """Seals what an earlier run left, for `timeout` seconds at most; the rest is sealed while the server serves.
+
+        Without `tell`, no checkpoint goes where others keep it.
+        """
         end = self._clock.monotonic() + timeout
-        while self._clock.monotonic() < end and self._try():
+        while self._clock.monotonic() < end and self._try(tell):
             pass
 
-    def work_off(self) -> int:
+    def work_off(self, tell: bool = True) -> int:
         """Does one pass now, unless another process is at it; returns how many entries it sealed.
 
         Raises `LogNotTrusted`, `StoreUnavailable`, `HsmUnavailable`.
@@ -129,7 +132,7 @@ class LogSealing:
         sealed = self.seal()
         self.sign()
         checkpoint = self._store.read(lambda snapshot: read_checkpoint(snapshot, self._seals))
-        if checkpoint is not None:
+        if checkpoint is not None and tell:
             self._afterwards(checkpoint)
         return sealed
 
@@ -271,10 +274,10 @@ class LogSealing:
         except (VersionConflict, NameTaken):
             return False  # another process put one there meanwhile
 
-    def _try(self) -> bool:
+    def _try(self, tell: bool = True) -> bool:
         """Does a pass; returns whether there may be more to do. What keeps it from its work is reported when new."""
         try:
-            sealed = self.work_off()
+            sealed = self.work_off(tell)
         except Exception as fault:  # noqa: BLE001 - it is tried again
             because = fault.reason if isinstance(fault, Refusal) else type(fault).__name__
             finding = {"finding": fault.finding} if isinstance(fault, LogNotTrusted | RecordNotTrusted) else {}

@@ -70,6 +70,8 @@ class Examined:
     loss: Loss
     older: bool
     """Whether it is older than a known checkpoint, or the token keeps none: then two officers have to agree."""
+    restored: bool
+    """Whether the database holds it already, complete: then nobody has to agree, for nothing is done."""
 
     @property
     def statement(self) -> str:
@@ -100,6 +102,7 @@ class Restore:
     2. What must not be as it was is changed, step by step, as a running server would change it: each step looks first
        whether it is done. While the installation's row is missing no server starts.
     3. The installation's row is put back. A crash before it leaves a database that the same restore goes on with.
+    4. The token keeps the restored log's checkpoint instead of the last one before, which step 2 was decided by.
     """
 
     def __init__(
@@ -112,7 +115,10 @@ class Restore:
         randomness: Randomness,
         decode: Callable[[bytes], KeptRow],
         schema: str,
+        keep_checkpoint: Callable[[], None],
     ) -> None:
+        """`keep_checkpoint` puts the log's checkpoint on the token; a server does it too."""
+        self._keep_checkpoint = keep_checkpoint
         self._store = store
         self._seals = seals
         self._state = state
@@ -157,14 +163,21 @@ class Restore:
         self._seals.learn(read_sealing_generations(TrustedView(excerpt, self._seals, by_any=True), self._seals))
         _require_one_history(manifest, excerpt.replay, known)
         keys = _log_keys(excerpt, self._seals)
-        verified = _verified(manifest, excerpt.replay, known, lost, leaves, lambda: followed_keys(keys, log_keys))
+        entry = _entry_name(manifest)
+        restored = self._store.read(lambda snapshot: _standing(snapshot, entry)) == _COMPLETE
+        verified = (
+            ()
+            if restored
+            else _verified(manifest, excerpt.replay, known, lost, leaves, lambda: followed_keys(keys, log_keys))
+        )
         self._require_clock(max((one.entry.time for one in verified), default=None), "the lost part of the log")
         return Examined(
             manifest=manifest,
             excerpt=excerpt,
             token=token,
             loss=Loss(known=tuple(known), lost=verified),
-            older=_is_older(manifest, known, keys),
+            older=not restored and _is_older(manifest, known, keys),
+            restored=restored,
         )
 
     def officers(self, examined: Examined, approvals: Sequence[StatementApproval]) -> list[str]:
@@ -217,7 +230,7 @@ class Restore:
         `NotABackup` when the backup is another one than was examined; `StoreUnavailable`, `HsmUnavailable`.
         """
         agreed = self.officers(examined, approvals) if examined.older else []
-        name = f"auditEntries/{restore_name(examined.manifest).replace('/', '-')}"
+        name = _entry_name(examined.manifest)
         standing = self._store.read(lambda snapshot: _standing(snapshot, name))
         if standing == _OTHER:
             raise NotRestorable("The database is not empty: a restore needs an empty one.")
@@ -227,6 +240,7 @@ class Restore:
         if standing != _COMPLETE:
             self._state.bring_about(examined.excerpt, examined.loss, done, progress=progress)
             self._complete(examined)
+            self._keep_checkpoint()
         return done
 
     def _require_clock(self, latest: datetime | None, what: str) -> None:
@@ -336,6 +350,11 @@ class Restore:
                 transaction.put_back(installation)
 
         self._store.transact(work, timeout=60.0)
+
+
+def _entry_name(manifest: Manifest) -> str:
+    """Returns the name of the audit entry with which the log continues after the restore of a backup."""
+    return f"auditEntries/{restore_name(manifest).replace('/', '-')}"
 
 
 _EMPTY, _BEGUN, _COMPLETE, _OTHER = "EMPTY", "BEGUN", "COMPLETE", "OTHER"

@@ -28,6 +28,7 @@ def build_restore(instance: Instance) -> Restore:
             randomness=instance.randomness,
             seal_log=partial(seal_log, instance.use),
         ),
+        keep_checkpoint=instance.use.log_witnesses.stop,
         clock=instance.clock,
         randomness=instance.randomness,
         decode=row_of,
@@ -36,7 +37,10 @@ def build_restore(instance: Instance) -> Restore:
 
 
 def seal_log(use: UseCases) -> None:
-    """Makes the log's key that is asked for, seals what waits, and has the log signed; a server does the rest."""
+    """Makes the log's key that is asked for, seals what waits, and has the log signed; a server does the rest.
+
+    The token's checkpoint stays the one before: while the restore is not complete, running it again asks for that one.
+    """
     with suppress(Busy):  # a restore that was killed a moment ago still holds the lease
         use.log_keys.look()
-    use.log_sealing.catch_up(timeout=_SEAL_SECONDS)
+    use.log_sealing.catch_up(timeout=_SEAL_SECONDS, tell=False)

@@ -7,10 +7,11 @@ import typer
 
 from trien_client.cli import operating, options
 from trien_client.cli.operating import Officer
-from trien_client.cli.outcome import OutputFormat
+from trien_client.cli.outcome import CommandError, ExitCode, OutputFormat
+from trien_client.cli.receipts import LogKey
 
 if TYPE_CHECKING:
-    from trien.v1.audit_service_pb2 import Checkpoint, LogKeys, Receipt
+    from trien.v1.audit_service_pb2 import Checkpoint, GetReceiptRequest, LogKeys, Receipt
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it to a file that is not there yet.")]
 
@@ -53,10 +54,12 @@ def receipt(
         int | None, typer.Option("--item", metavar="N", min=0, help="Also prove this one of its digests, from 0.")
     ] = None,
     out: Out = None,
+    log_key: LogKey = None,
 ) -> None:
     """Show the receipt of an entry: the proof that it is in the log.
 
-    Check it with trien verify receipt. Of an entry whose details were erased no single digest can be proved any more.
+    It is verified first when the log's key is known; trien verify receipt does so without the server. Of an entry whose
+    details were erased no single digest can be proved any more.
 
     \b
     Examples:
@@ -69,7 +72,40 @@ def receipt(
     if item is not None:
         request.item = item
     found: Receipt = me.client.call(me.client.audit.GetReceipt, request)
+    key = log_key or me.target.log_key()
+    if key is None:
+        typer.echo("Not verified: there is no key of the log here. Give --log-key FILE (trien audit keys).", err=True)
+    else:
+        _verify(me, found.text, request, key)
     _give(me, found, found.text, out)
+
+
+def _verify(me: Officer, text: str, request: "GetReceiptRequest", key: str) -> None:
+    """Raises `CommandError` unless the receipt is that of the entry and the item, by the trusted key or a later one."""
+    from trien.v1 import audit_service_pb2
+
+    from trien_client._errors import ProofNotValid
+    from trien_client._log_notes import follow_trusted
+    from trien_client.log import parse_receipt, read_log_keys
+
+    try:
+        trusted = read_log_keys(key)
+    except ProofNotValid as fault:
+        raise CommandError(f"The log's key cannot be read: {fault}") from None
+    try:
+        receipt = parse_receipt(text)
+        asked = request.item if request.HasField("item") else None
+        if (receipt.entry, None if receipt.item is None else receipt.item.index) != (request.audit_entry, asked):
+            raise ProofNotValid("The server answered with the receipt of another entry or item.")
+        try:
+            receipt.verify(trusted)
+        except ProofNotValid:
+            named = me.client.call(me.client.audit.GetLogKeys, audit_service_pb2.GetLogKeysRequest())
+            receipt.verify(follow_trusted(trusted, named.text))
+    except ProofNotValid as fault:
+        raise CommandError(
+            f"The receipt does not verify: {fault} Tell your security officer.", exit_code=ExitCode.NOT_TRUSTED
+        ) from None
 
 
 def _give(me: Officer, message: Any, text: str, out: Path | None) -> None:

@@ -52,7 +52,10 @@ def report(
         typer.Option(
             "--log-key",
             metavar="FILE|KEY",
-            help="The log's keys (`log-keys`), as you got them from elsewhere; without it those that the server names.",
+            help=(
+                "The log's keys (`log-keys`), as you got them from elsewhere, instead of the connection file's; without"
+                " either those that the server names."
+            ),
         ),
     ] = None,
     trust_anchors: options.TrustAnchors = None,
@@ -80,7 +83,7 @@ def report(
 
     looked_at = None if document is None else _read_document(document)
     name = _find(me, entry, digest, looked_at)
-    facts = _facts(me, name, looked_at, _keys(log_key), _anchors(trust_anchors))
+    facts = _facts(me, name, looked_at, _keys(log_key or me.target.log_key()), _anchors(trust_anchors))
     if json_file is not None:
         with new_file(json_file, overwrite=force) as file:
             file.write(audit_texts.as_json(facts.content).encode() + b"\n")

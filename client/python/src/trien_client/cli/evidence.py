@@ -148,6 +148,7 @@ def _check_entry(facts: Facts, evidence: "Evidence") -> None:
 
 def _check_log(facts: Facts, evidence: "Evidence", given: "Sequence[LogKey] | None") -> None:
     from trien_client._errors import ProofNotValid
+    from trien_client._log_notes import follow_trusted
     from trien_client.log import follow_keys, parse_receipt
 
     proof: dict[str, Any] = {"log_keys": evidence.log_keys.text or None, "receipt": None, "item_receipts": []}
@@ -158,7 +159,10 @@ def _check_log(facts: Facts, evidence: "Evidence", given: "Sequence[LogKey] | No
     first, *items = (receipt.text for receipt in evidence.receipts)
     proof |= {"receipt": first, "item_receipts": items}
     try:
-        keys = list(given) if given is not None else follow_keys(evidence.log_keys.text)
+        named = evidence.log_keys.text
+        # The given ones may be the first alone, from before a rotation.
+        followed = follow_keys(named) if given is None else follow_trusted(given, named) if named else given
+        keys = list(followed)
         receipt = parse_receipt(first)
         checkpoint = receipt.verify(keys)
         leaf_hash = hashlib.sha256(b"\x00" + evidence.audit_entry.leaf).digest()

@@ -79,6 +79,10 @@ class Target:
         certificate, key = self.identity()
         return OperatorClient(address, ca_certificates=ca_file, certificate=certificate, key=key, timeout=self.timeout)
 
+    def log_key(self) -> str | None:
+        """The audit log's key that the connection file has, if it has one."""
+        return None if self.connection is None else options.load_connection(self.connection).log_key
+
     def identity(self) -> tuple[Path, Path]:
         """Returns the files of the operator's certificate and key; nothing is connected for it."""
         file = None if self.connection is None else options.load_connection(self.connection)
