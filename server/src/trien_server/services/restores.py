@@ -240,7 +240,7 @@ class Restore:
         if standing != _COMPLETE:
             self._state.bring_about(examined.excerpt, examined.loss, done, progress=progress)
             self._complete(examined)
-            self._keep_checkpoint()
+        self._keep_checkpoint()  # also when a crash came just before it
         return done
 
     def _require_clock(self, latest: datetime | None, what: str) -> None:
