@@ -66,7 +66,9 @@ class Published:
         return found
 
 
-@pytest.fixture(scope="module", params=["SQLite", "PostgreSQL, two nodes on one folder"])
+@pytest.fixture(
+    scope="module", params=["SQLite", pytest.param("PostgreSQL, two nodes on one folder", marks=pytest.mark.slow)]
+)
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
     path = tmp_path_factory.mktemp("published")
     folder = path / "log"
