@@ -66,7 +66,7 @@ def test_the_version_and_the_commands_are_told() -> None:
             assert not summary.endswith("...")
             assert len(summary) < 60
             summaries += 1
-    assert summaries == 22
+    assert summaries == 28
     for command in ("init", "run", "sandbox", "migrate"):
         assert "Usage:" in trien_server(command, "-h").stdout
 

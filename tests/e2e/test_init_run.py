@@ -295,7 +295,7 @@ def test_init_that_was_killed_anywhere_is_completed_by_running_it_again(tmp_path
         if number % 2:
             _check_that_it_runs(directory)
     assert interrupted >= KILLS // 2
-    assert found_whole <= KILLS // 2
+    assert found_whole < KILLS
 
 
 def test_init_begins_a_token_anew_that_a_crash_left_half_made(made: Path, tmp_path: Path) -> None:

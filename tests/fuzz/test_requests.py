@@ -19,11 +19,14 @@ from tests.support.world import CHAIR, CLERK, OPERATOR, P256, RSA, World, digest
 
 from trien_server.core.algorithms import KeyType
 from trien_server.core.records import AuditEntry, Client
+from trien_server.store.mapping import UNSEALED_ENTRIES
 
 pytestmark = pytest.mark.promise("P2", "P8", "P11", "P12")
 
 METHODS = {f"{method.containing_service.name}.{method.name}": method for method in methods()}
 LONG_SECONDS = 5.0
+WRITTEN = {AuditEntry.table, UNSEALED_ENTRIES}
+"""What every decision writes."""
 COUNTED_FAILURE = {"signer_attempts", "client_attempts"}
 """What a wrong one-time password writes to, besides the log."""
 
@@ -165,7 +168,7 @@ class Judge:
         assert len(answered.text) < 1000
         assert "Traceback" not in answered.text
         now = self.edge.world.store._tables
-        changed = {table for table in now if now[table] is not self.base.get(table)} - {AuditEntry.table}
+        changed = {table for table in now if now[table] is not self.base.get(table)} - WRITTEN
         assert changed <= (COUNTED_FAILURE if answered.reason == "ONE_TIME_PASSWORD_REJECTED" else set()), answered
         added = now[AuditEntry.table].keys() - self.base[AuditEntry.table].keys()
         assert [now[AuditEntry.table][name].record.kind for name in added] == ["refused"] * len(added)

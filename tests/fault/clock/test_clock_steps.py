@@ -52,12 +52,19 @@ class Phone:
 
 
 def outcome(client: Connection, person: Person, code: str) -> str:
-    """Returns OK, or why a signature by that code was refused."""
-    try:
-        client.sign(request_of(person, code=code))
-    except Refused as refused:
-        return refused.reason or refused.code.name
-    return "OK"
+    """Returns OK, or why a signature by that code was refused.
+
+    Where the clock went ahead, an entry of a moment ago is one of long ago until it is sealed: then it is asked again.
+    """
+    while True:
+        try:
+            client.sign(request_of(person, code=code))
+        except Refused as refused:
+            if refused.reason == "LOG_NOT_SEALED":
+                time.sleep(0.2)
+                continue
+            return refused.reason or refused.code.name
+        return "OK"
 
 
 def jumps(installation: Installation) -> list[float]:

@@ -40,6 +40,17 @@ class Service:
         sql = "SELECT accepted_value FROM approvals WHERE signer = $1"
         return sorted(value for (value,) in self.postgres.admin(sql, person.name, database="trien"))
 
+    def wait_until_sealed(self) -> None:
+        """Waits until nothing but requests makes the server commit: the next COMMIT is a request's then."""
+        sql = (
+            "SELECT NOT EXISTS (SELECT FROM unsealed_entries)"
+            " AND (SELECT size FROM log_checkpoints) = (SELECT count(*) FROM log_positions)"
+        )
+        end = time.monotonic() + WAIT
+        while self.postgres.admin(sql, database="trien") != [(True,)]:
+            assert time.monotonic() < end, "the log is never sealed"
+            time.sleep(0.02)
+
     def people(self, prefix: str, count: int = CALLERS) -> list[Person]:
         with Administrator(self.installation) as administrator:
             return [administrator.create_person(f"{prefix}-{number}") for number in range(count)]
@@ -201,6 +212,7 @@ def test_a_commit_whose_answer_nobody_gets_is_never_taken_for_granted(
             service.proxy.fate_of = lambda: Fate.ARRIVES
             return fate
 
+        service.wait_until_sealed()
         service.proxy.fate_of = cut
         begun = time.monotonic()
         with pytest.raises(Refused) as caught:

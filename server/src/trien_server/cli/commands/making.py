@@ -95,7 +95,7 @@ def ceremony(
         typer.Option("--sha256", metavar="DIGITS", help="The reviewed file's, instead of typing it."),
     ] = None,
 ) -> None:
-    """Make an installation from one reviewed file, before witnesses.
+    """Make an installation from one reviewed file.
 
     That is: a token's keys, in the custody of two people when the file says so, the installation's CA, the database,
     the first officers by their own keys, the configuration; and a record to be signed on paper. An interrupted ceremony
