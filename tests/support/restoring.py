@@ -105,7 +105,7 @@ class Restoring:
             randomness=SystemRandomness(),
             decode=row_of,
             schema=SCHEMA,
-            keep_checkpoint=use.log_witnesses.stop,
+            keep_checkpoint=use.log_witnesses.keep_newest,
         )
 
     def source(self, take: Callable[[bytes], None]) -> None:

@@ -205,7 +205,7 @@ def test_a_database_from_before_the_tokens_checkpoint_is_refused_at_start(world:
     yesterday = world.store._tables
     world.sign(digests(1))
     use.log_sealing.work_off()
-    use.log_witnesses.stop()
+    use.log_witnesses.keep_newest()
     world.new_process().check_start()
     world.store._tables = yesterday
     with pytest.raises(NotThisInstallation, match="trien-server restore"):
@@ -230,7 +230,7 @@ def test_a_checkpoint_of_this_log_by_a_key_that_the_database_does_not_know_is_re
     world.agree(world.use.rotate_installation_key(OPERATOR, InstallationKeyPurpose.LOG, deadline=world.deadline()))
     world.use.key_rotation.look()
     world.use.log_sealing.work_off()
-    world.use.log_witnesses.stop()
+    world.use.log_witnesses.keep_newest()
     world.new_process().check_start()
     world.store._tables = before
     with pytest.raises(NotThisInstallation, match="not signed by a key that the database knows"):

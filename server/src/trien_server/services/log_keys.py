@@ -113,7 +113,7 @@ class LogKeyGeneration:
         """Waits for no lease any longer."""
         self._stopped.set()
 
-    def look(self) -> bool:
+    def look(self, *, wait: float = _LEASE_SECONDS) -> bool:
         """Makes the key that is asked for, if there is one, and puts it in use; returns whether it did.
 
         Raises `Busy` while another process creates or destroys objects on the token, and refusals of its ports.
@@ -121,7 +121,7 @@ class LogKeyGeneration:
         keys = self._transactions.read(read_log_keys)
         if not keys or keys[-1].state is not InstallationKeyState.PENDING_GENERATION:
             return False
-        with self._leases.hold(TOKEN_OBJECTS, wait=_LEASE_SECONDS, stopped=self._stopped):
+        with self._leases.hold(TOKEN_OBJECTS, wait=wait, stopped=self._stopped):
             keys = self._transactions.read(read_log_keys)
             pending, before = keys[-1], active_log_key(keys)
             if pending.state is not InstallationKeyState.PENDING_GENERATION:

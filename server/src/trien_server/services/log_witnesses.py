@@ -133,11 +133,11 @@ class LogWitnesses:
         if self._clock.monotonic() >= self._next:
             self._keep(checkpoint)
 
-    def _keep(self, checkpoint: LogCheckpoint) -> None:
+    def _keep(self, checkpoint: LogCheckpoint, *, wait: float = 0.0) -> None:
         if self._kept == (checkpoint.origin, checkpoint.size):
             return
         try:
-            with self._leases.hold(TOKEN_OBJECTS, wait=0.0, stopped=self._stopped):
+            with self._leases.hold(TOKEN_OBJECTS, wait=wait, stopped=self._stopped):
                 there = self._on_token()
                 try:
                     known = self._compare(there)
@@ -152,12 +152,12 @@ class LogWitnesses:
         self._kept = checkpoint.origin, checkpoint.size
         self._next = self._clock.monotonic() + self._every
 
-    def stop(self) -> None:
-        """Keeps the newest checkpoint, when it can."""
+    def keep_newest(self, *, wait: float = 0.0) -> None:
+        """Keeps the newest checkpoint, when it can; waits so many seconds for who makes objects on the token."""
         try:
             checkpoint = self._store.read(lambda snapshot: read_checkpoint(snapshot, self._seals))
             if checkpoint is not None:
-                self._keep(checkpoint)
+                self._keep(checkpoint, wait=wait)
         except Refusal as failure:
             self._report("log_checkpoint_not_kept", {"because": failure.reason})
 

@@ -238,7 +238,7 @@ class Server:
         self._instance.use.key_destruction.stop()
         self._instance.use.key_rotation.stop()
         self._instance.use.log_sealing.stop()
-        self._instance.use.log_witnesses.stop()
+        self._instance.use.log_witnesses.keep_newest()
         self._instance.use.own_ca.stop()
         self._instance.use.expiry_notices.stop()
         for exporter in self._instance.use.audit_exporters:

@@ -4,6 +4,7 @@ from contextlib import suppress
 from functools import partial
 
 from trien_server.core.errors import Busy
+from trien_server.core.sealing import LEASE_LIFETIME
 from trien_server.services.restored_state import RestoredState
 from trien_server.services.restores import Restore
 from trien_server.store.lines import row_of
@@ -12,6 +13,9 @@ from trien_server.wiring.instance import Instance
 from trien_server.wiring.use_cases import UseCases
 
 _SEAL_SECONDS = 60.0
+
+_LEASE_SECONDS = LEASE_LIFETIME.total_seconds() + 5
+"""A restore that was killed a moment ago still holds the lease on the token's objects."""
 
 
 def build_restore(instance: Instance) -> Restore:
@@ -28,7 +32,7 @@ def build_restore(instance: Instance) -> Restore:
             randomness=instance.randomness,
             seal_log=partial(seal_log, instance.use),
         ),
-        keep_checkpoint=instance.use.log_witnesses.stop,
+        keep_checkpoint=partial(instance.use.log_witnesses.keep_newest, wait=_LEASE_SECONDS),
         clock=instance.clock,
         randomness=instance.randomness,
         decode=row_of,
@@ -41,6 +45,6 @@ def seal_log(use: UseCases) -> None:
 
     The token's checkpoint stays the one before: while the restore is not complete, running it again asks for that one.
     """
-    with suppress(Busy):  # a restore that was killed a moment ago still holds the lease
-        use.log_keys.look()
+    with suppress(Busy):
+        use.log_keys.look(wait=_LEASE_SECONDS)
     use.log_sealing.catch_up(timeout=_SEAL_SECONDS, tell=False)
