@@ -47,6 +47,7 @@ KEYS = {
     algorithms_pb2.EC_P384: SignatureAlgorithm.ECDSA_P384_SHA384,
     algorithms_pb2.EC_ED25519: SignatureAlgorithm.ED25519,
 }
+QUICK = {algorithms_pb2.RSA_3072, algorithms_pb2.EC_P256, algorithms_pb2.EC_ED25519}
 KILLS = 5
 NAMES = "oneline,utf8,-esc_msb"
 EXTENSIONS = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature,nonRepudiation\n"
@@ -164,10 +165,7 @@ def test_what_init_made_is_private_and_can_be_used(made: Path) -> None:
 
 @pytest.mark.parametrize(
     "key_type",
-    [
-        pytest.param(key_type, marks=[pytest.mark.slow] if key_type == algorithms_pb2.RSA_4096 else [])
-        for key_type in KEYS
-    ],
+    [pytest.param(key_type, marks=[] if key_type in QUICK else [pytest.mark.slow]) for key_type in KEYS],
     ids=algorithms_pb2.KeyType.Name,
 )
 def test_from_nothing_to_signatures_on_both_ports(
