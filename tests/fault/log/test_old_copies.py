@@ -99,6 +99,7 @@ def test_a_server_does_not_start_on_yesterdays_database_while_a_witness_is_left(
     assert refusals == 3
 
 
+@pytest.mark.slow
 def test_a_server_stops_serving_when_yesterdays_database_is_put_under_it(
     copied: Copied, record_property: Record
 ) -> None:
