@@ -48,7 +48,8 @@ KEYS = {
     algorithms_pb2.EC_ED25519: SignatureAlgorithm.ED25519,
 }
 QUICK = {algorithms_pb2.RSA_3072, algorithms_pb2.EC_P256, algorithms_pb2.EC_ED25519}
-KILLS = 5
+KILLED_AT = ("token-so-pin", "token.unfinished", "operators/first.pem", "trien.toml", "trien.db")
+"""What `init` has just made when it is killed: the first of its files, the last, and some between."""
 NAMES = "oneline,utf8,-esc_msb"
 EXTENSIONS = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature,nonRepudiation\n"
 FREE_PORTS = ("--set", "server.token_address=127.0.0.1:0", "--set", "server.certificate_address=127.0.0.1:0")
@@ -262,11 +263,8 @@ def test_init_again_refuses_and_changes_nothing(copy: Path) -> None:
 
 @pytest.mark.promise("P8")
 def test_init_that_was_killed_anywhere_is_completed_by_running_it_again(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    assert trien_server("init", "--dir", str(tmp_path / "whole")).returncode == 0
-    whole = time.monotonic() - begun
-    interrupted, found_whole = 0, 0
-    for number in range(KILLS):
+    completed = 0
+    for number, there in enumerate(KILLED_AT):
         directory = tmp_path / f"killed-{number}"
         process = subprocess.Popen(
             [TRIEN_SERVER, "init", "--dir", str(directory)],
@@ -275,25 +273,22 @@ def test_init_that_was_killed_anywhere_is_completed_by_running_it_again(tmp_path
             env=environment(),
             start_new_session=True,
         )
-        # The first third is the interpreter's start; from there on there is something to leave half done.
-        time.sleep(whole * (0.3 + 0.7 * number / KILLS))
-        if process.poll() is None:
-            interrupted += 1
+        while not (directory / there).exists():
+            assert process.poll() is None, "it ends before it makes what it is killed at"
+            time.sleep(0.001)
         # Every other time what it started dies with it, as in a power cut.
         kill = os.killpg if number % 2 else os.kill
-        if process.returncode is None:
-            kill(process.pid, signal.SIGKILL)
+        assert process.poll() is None, "there is something left to do"
+        kill(process.pid, signal.SIGKILL)
         process.wait()
         again = trien_server("init", "--dir", str(directory))
-        if again.returncode != 0:
-            assert "exists" in again.stderr, again.stderr
-            found_whole += 1
+        assert again.returncode == 0, again.stderr
+        completed += 1
         checked = trien_server("config", "check", "--config", str(directory / "trien.toml"))
         assert checked.returncode == 0, checked.stderr
         if number % 2:
             _check_that_it_runs(directory)
-    assert interrupted >= KILLS // 2
-    assert found_whole < KILLS
+    assert completed == len(KILLED_AT) == 5
 
 
 def test_init_begins_a_token_anew_that_a_crash_left_half_made(made: Path, tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from trien_server.core.records import (
     LogTile,
 )
 from trien_server.services.audit_entries import LOG_HEAD
-from trien_server.services.log_history import tile_name
-from trien_server.services.signed_log import CHECKPOINT
+from trien_server.services.log_history import LOG_CHECKPOINT, tile_name
 
 
 @dataclass
@@ -118,9 +117,9 @@ class SealedLog:
         use.seals.prepare(at)
 
         def work(transaction: Transaction) -> LogCheckpoint:
-            present = transaction.get(LogCheckpoint, CHECKPOINT)
+            present = transaction.get(LogCheckpoint, LOG_CHECKPOINT)
             made = LogCheckpoint(
-                name=CHECKPOINT,
+                name=LOG_CHECKPOINT,
                 version=1 if present is None else present.record.version + 1,
                 origin=self.key.origin,
                 size=size,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from tests.support.world import World, digests, populated
 
-from trien_server.core.errors import LogNotSealed
+from trien_server.core.errors import LogNotSealed, LogNotTrusted
 from trien_server.core.ports import Sealed
 from trien_server.core.records import AuditEntry
 from trien_server.services import unsealed_entries
@@ -62,3 +62,22 @@ def test_an_entry_with_a_position_that_is_listed_again_keeps_nobody_waiting(worl
     world.clock.advance(timedelta(minutes=2))
     world.use.log_guard.check()
     world.sign(digests(1))
+
+
+@pytest.mark.parametrize("what", ["deleted", "dated later", "given back"])
+def test_the_first_entry_without_a_checkpoint_delays_no_refusal_by_what_somebody_makes_of_it(
+    world: World, what: str
+) -> None:
+    """While the head is not signed, the age of that entry says for how long."""
+    world.sign(digests(1))
+    size = world.store.read(lambda snapshot: len(snapshot.log(0, limit=10_000)))
+    assert world.use.log_sealing.seal() > 0
+    ((_, row),) = world.store.read(lambda snapshot: snapshot.log(size, limit=1))
+    world.clock.advance(timedelta(minutes=2))
+    if what == "deleted":
+        world.store.delete(AuditEntry, row.record.name)
+    elif what == "dated later":
+        later = dataclasses.replace(row.record, time=world.clock.now())
+        world.store.overwrite(dataclasses.replace(row, record=later))
+    with pytest.raises(LogNotSealed if what == "given back" else LogNotTrusted):
+        world.use.log_guard.check()

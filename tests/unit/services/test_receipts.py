@@ -28,9 +28,8 @@ from trien_server.core.ports import Sealed
 from trien_server.core.receipts import format_receipt, parse_receipt, verify_receipt
 from trien_server.core.records import AuditEntry, LogCheckpoint, LogTile
 from trien_server.services.deadline import Deadline
-from trien_server.services.log_history import tile_name
+from trien_server.services.log_history import LOG_CHECKPOINT, tile_name
 from trien_server.services.receipts import OWN_KINDS, GetReceipt
-from trien_server.services.signed_log import CHECKPOINT
 from trien_server.services.transactions import next_version
 
 pytestmark = pytest.mark.promise("P10")
@@ -303,7 +302,7 @@ def test_no_proof_is_given_of_a_log_that_does_not_lead_to_what_was_signed(
             row = world.store.read(lambda snapshot: snapshot.get(LogTile, tile_name(0, 0)))
             put(dataclasses.replace(row.record, hashes=bytes(32) + row.record.hashes[32:]))
         case "root" | "size" | "note":
-            row = world.store.read(lambda snapshot: snapshot.get(LogCheckpoint, CHECKPOINT))
+            row = world.store.read(lambda snapshot: snapshot.get(LogCheckpoint, LOG_CHECKPOINT))
             changed: dict[str, Any] = {
                 "root": {"root": bytes(32)},
                 "size": {"size": row.record.size - 1},
@@ -314,7 +313,7 @@ def test_no_proof_is_given_of_a_log_that_does_not_lead_to_what_was_signed(
             entry = entry_of(world, signed.audit_entry)
             put(dataclasses.replace(entry, leaf=entry.leaf[:-1] + b"x"))
         case "foreign key":
-            checkpoint = world.store.read(lambda snapshot: snapshot.get(LogCheckpoint, CHECKPOINT)).record
+            checkpoint = world.store.read(lambda snapshot: snapshot.get(LogCheckpoint, LOG_CHECKPOINT)).record
             put(
                 dataclasses.replace(checkpoint, note=LogKeyPair.generate().checkpoint(checkpoint.size, checkpoint.root))
             )

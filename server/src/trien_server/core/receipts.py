@@ -107,6 +107,19 @@ def encode_item(salt: bytes, *, index: int, count: int, digest: bytes) -> bytes:
     return _ITEM_LABEL + b"".join(map(encode_value, (salt, index, count, digest)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItemsCommitment:
+    """What an entry commits to the digests of its call by: the salt of its details, and the root under that."""
+
+    salt: bytes
+    root: bytes
+
+
+def commit_items(salt: bytes, digests: Sequence[bytes]) -> ItemsCommitment:
+    """Returns the commitment to digests under 32 random bytes. A thousand take milliseconds: not in a transaction."""
+    return ItemsCommitment(salt=salt, root=items_root(salt, digests))
+
+
 def items_root(salt: bytes, digests: Sequence[bytes]) -> bytes:
     """Returns the root over the digests of a call, in order; b"" when there are none."""
     return root_at(read_from_hashes(item_hashes(salt, digests)), len(digests)) if digests else b""

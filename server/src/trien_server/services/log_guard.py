@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from trien_server.core.errors import LogNotSealed, LogNotTrusted, RecordNotTrusted, Refusal
 from trien_server.core.ports import Clock, Report, Snapshot
-from trien_server.core.records import LogHead
+from trien_server.core.records import AuditEntry, LogHead
 from trien_server.services.log_history import LogHistory, read_checkpoint
 from trien_server.services.seals import Seals
 from trien_server.services.unsealed_entries import EntriesInTheWay, UnsealedEntries
@@ -97,10 +97,18 @@ class LogGuard:
             raise LogNotSealed
         stored = read_checkpoint(snapshot, self._seals)
         covered = stored.size if stored is not None and stored.origin == head.origin else 0
-        if covered < head.size:
-            first = snapshot.log(covered, limit=1)
-            if first and first[0][1].record.time < before:
-                raise LogNotSealed
+        if covered < head.size and self._entry(snapshot, covered).time < before:
+            raise LogNotSealed
+
+    def _entry(self, snapshot: Snapshot, position: int) -> AuditEntry:
+        """Returns the entry at a position that the head covers. Raises `LogNotTrusted`; may call the token."""
+        try:
+            found = snapshot.log(position, limit=1)
+            if found and found[0][0] == position:
+                return self._seals.verify(found[0][1])
+        except RecordNotTrusted as fault:
+            raise LogNotTrusted(f"the entry at position {position} cannot be trusted: {fault.finding}") from fault
+        raise LogNotTrusted(f"the entry at position {position} is missing")
 
     def _waits(self, snapshot: Snapshot, before: datetime) -> bool:
         try:

@@ -14,9 +14,9 @@ from trien_server.core.ports import Sealed, Snapshot, Store
 from trien_server.core.records import AuditEntry, LogCheckpoint, LogHead, LogTile
 from trien_server.services.audit_entries import LOG_HEAD
 from trien_server.services.findings import Fault, Finding
-from trien_server.services.log_history import tile_name
+from trien_server.services.log_history import LOG_CHECKPOINT, tile_name
 from trien_server.services.seals import Seals
-from trien_server.services.signed_log import CHECKPOINT, LogKeys, read_published_keys
+from trien_server.services.signed_log import LogKeys, read_published_keys
 from trien_server.services.trusted import TrustedView
 
 PAGE = TILE_WIDTH
@@ -126,7 +126,7 @@ class CheckLog:
         begun = _Begun()
         found = begun.found
         begun.keys = self._keys(snapshot, found)
-        begun.stored = self._get(snapshot, LogCheckpoint, CHECKPOINT)
+        begun.stored = self._get(snapshot, LogCheckpoint, LOG_CHECKPOINT)
         head = begun.head = self._get(snapshot, LogHead, LOG_HEAD)
         with suppress(RecordNotTrusted):  # one of them is no record: told of where its table is walked
             self.counts["entries without a position yet"] += len(snapshot.unsealed(limit=_MOST_WAITING))
@@ -167,7 +167,7 @@ class CheckLog:
         known = () if begun.keys is None else begun.keys.keys
         notes: list[tuple[str, str, str, str]] = []
         if stored is not None:
-            notes.append((LogCheckpoint.table, CHECKPOINT, "the signed checkpoint", stored.note))
+            notes.append((LogCheckpoint.table, LOG_CHECKPOINT, "the signed checkpoint", stored.note))
         notes += [("log", one.where, one.where, one.note) for one in witnesses]
         for table, name, where, note in notes:
             self.counts["signed checkpoints"] += 1

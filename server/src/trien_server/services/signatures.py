@@ -113,7 +113,7 @@ class Signatures:
         def take(ledger: Ledger) -> GrantedRequest | None:
             ledger.assert_unchanged(view)
             details = work_details(work.request, work.authorization, work.approval)
-            entry = ledger.record("signing_resumed", details, items=work.request.items.authorized)
+            entry = ledger.record("signing_resumed", details, items=work.request.commitment)
             taken = granted_requests.take_lease(
                 work.granted, holder=new_id(self._randomness), audit_entry=entry.name, at=ledger.at
             )

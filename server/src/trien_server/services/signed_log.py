@@ -18,14 +18,11 @@ from trien_server.core.errors import LogNotTrusted
 from trien_server.core.merkle import HashMissing, ProofNotValid, ReadHash, read_from_tiles
 from trien_server.core.ports import Report
 from trien_server.core.principal import Principal, PrincipalKind
-from trien_server.core.records import InstallationKey, InstallationKeyPurpose, LogCheckpoint, LogTile
+from trien_server.core.records import LogCheckpoint, LogTile
 from trien_server.services.access import require_client, require_operator
-from trien_server.services.log_history import tile_name
-from trien_server.services.sealing_generations import read_generations
+from trien_server.services.log_history import LOG_CHECKPOINT, tile_name
+from trien_server.services.log_keys import generated, log_key_of, read_log_keys
 from trien_server.services.trusted import TrustedView
-
-CHECKPOINT = "checkpoint"
-"""The name of the one `LogCheckpoint`."""
 
 LogFaults = (ProofNotValid, HashMissing)
 """What reading the log raises when its rows do not lead to what the token signed."""
@@ -63,22 +60,16 @@ def read_published_keys(view: TrustedView) -> LogKeys | None:
     They begin with the last one that no other signed in: the first of all, or the first of a log that was restored to a
     token without the key before. Raises `NoteNotValid`, `RecordNotTrusted`.
     """
-    generations = [key for key in read_generations(view, InstallationKeyPurpose.LOG) if key.public_key is not None]
+    generations = generated(read_log_keys(view))
     if not generations:
         return None
     begin = max(number for number, key in enumerate(generations) if number == 0 or key.succession is None)
     generations = generations[begin:]
-    text = format_log_keys(_log_key(generations[0]), [key.succession or "" for key in generations[1:]])
+    text = format_log_keys(log_key_of(generations[0]), [key.succession or "" for key in generations[1:]])
     keys = tuple(follow_keys(text))
-    if keys != tuple(map(_log_key, generations)):
+    if keys != tuple(map(log_key_of, generations)):
         raise NoteNotValid("the successions of the log's keys name other keys than the records")
     return LogKeys(text=text, keys=keys)
-
-
-def _log_key(key: InstallationKey) -> LogKey:
-    if key.origin is None or key.key_type is None or key.public_key is None:
-        raise NoteNotValid(f"{key.name} is no key of the log")
-    return LogKey(key.origin, key.key_type, key.public_key)
 
 
 def read_signed_log(view: TrustedView) -> SignedLog | None:
@@ -86,7 +77,7 @@ def read_signed_log(view: TrustedView) -> SignedLog | None:
 
     Raises `NoteNotValid`, `RecordNotTrusted`.
     """
-    row = view.get(LogCheckpoint, CHECKPOINT)
+    row = view.get(LogCheckpoint, LOG_CHECKPOINT)
     if row is None:
         return None
     keys = read_published_keys(view)

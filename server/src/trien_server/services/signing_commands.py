@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from trien_server.core.algorithms import SignatureAlgorithm
 from trien_server.core.items import Item, PreparedItems, SignatureScheme
+from trien_server.core.receipts import ItemsCommitment
 from trien_server.core.records import Approval, Assurance, Authorization, GrantedRequest
 from trien_server.core.secret import Secret
 from trien_server.services.access import UsableCredential
@@ -53,12 +54,13 @@ class SignDigestsResult:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedRequest:
-    """A request whose items were checked, for a credential that may sign now."""
+    """A request whose items were checked, for a credential that may sign now. An audit entry has its `commitment`."""
 
     client: str
     usable: UsableCredential
     scheme: SignatureScheme
     items: PreparedItems
+    commitment: ItemsCommitment
     granted_request: str
     content: bytes
 

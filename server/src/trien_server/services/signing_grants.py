@@ -10,6 +10,7 @@ from trien_server.core.items import MOST_ITEMS, Item, SignatureScheme, prepare_i
 from trien_server.core.merkle import hash_leaf
 from trien_server.core.ports import NameTaken, Randomness, VersionConflict
 from trien_server.core.principal import Principal
+from trien_server.core.receipts import commit_items
 from trien_server.core.records import (
     SHOWING_KINDS,
     Approval,
@@ -97,6 +98,7 @@ class SigningGrants:
             usable=usable,
             scheme=scheme,
             items=items,
+            commitment=commit_items(self._randomness.bytes(32), items.authorized),
             granted_request=granted_requests.granted_request_name(client, command.request_id),
             content=_content(command, scheme, client),
         )
@@ -214,7 +216,7 @@ class SigningGrants:
         positions: tuple[int, ...],
     ) -> GrantedWork:
         details = work_details(request, authorization, approval)
-        entry = ledger.record("signing_granted", details, items=request.items.authorized)
+        entry = ledger.record("signing_granted", details, items=request.commitment)
         try:
             granted = granted_requests.grant(
                 ledger,

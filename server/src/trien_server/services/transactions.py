@@ -11,7 +11,7 @@ from trien_server.core.audit import make_entry
 from trien_server.core.errors import Busy, ClockNotTrusted, Refusal
 from trien_server.core.installation_keys import installation_key_name
 from trien_server.core.ports import Clock, R, Randomness, Report, Sealed, Snapshot, Store, Transaction
-from trien_server.core.receipts import items_root
+from trien_server.core.receipts import ItemsCommitment, commit_items
 from trien_server.core.records import (
     AuditEntry,
     InstallationKey,
@@ -111,18 +111,19 @@ class Ledger:
         details: Mapping[str, object],
         *,
         subject: Record | None = None,
-        items: Sequence[bytes] = (),
+        items: ItemsCommitment | None = None,
     ) -> AuditEntry:
-        """Writes an audit entry and returns it. `items` are the digests that it lets sign, in order."""
-        salt = self._randomness.bytes(32)
+        """Writes an audit entry and returns it. `items` commits to the digests that it lets sign, in order."""
+        if items is None:
+            items = commit_items(self._randomness.bytes(32), ())
         entry = make_entry(
             name=f"auditEntries/{new_id(self._randomness)}",
             time=self.at,
             kind=kind,
             details=details,
             head_salt=self._randomness.bytes(16),
-            salt=salt,
-            items_root=items_root(salt, items),
+            salt=items.salt,
+            items_root=items.root,
             subject=None if subject is None else subject.name,
             subject_version=None if subject is None else subject.version,
         )
