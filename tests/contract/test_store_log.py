@@ -96,3 +96,14 @@ def test_an_entry_of_the_log_that_is_no_record_is_refused_by_its_name_and_hides_
     assert refused.value.name == NAMES[4]
     assert log(store, 0, limit=2) == [(0, NAMES[0]), (1, NAMES[1])]
     assert log(store, 3) == [(3, NAMES[3])]
+
+
+def test_positions_without_an_entry_show_nothing_of_what_is_behind_them(store: Store, database: Database) -> None:
+    assign(store, 0, NAMES[0])
+    assign(store, 4, NAMES[1])
+    database.mangle(AuditEntry, NAMES[1])
+    assert log(store, 0, limit=4) == [(0, NAMES[0])]
+    assert log(store, 1, limit=3) == []
+    with pytest.raises(RecordNotTrusted):
+        log(store, 4, limit=1)
+    assert log(store, 2**63 - 1, limit=10) == []

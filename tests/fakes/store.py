@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, TypeVar
 
 from trien_server.core.errors import RecordNotTrusted, StoreUnavailable
@@ -217,8 +216,8 @@ class _MemorySnapshot:
 
     def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
         positions = self._rows(LOG_POSITIONS)
-        found = ((at, self.get(AuditEntry, positions[at])) for at in sorted(positions) if at >= first)
-        return list(islice(((at, row) for at, row in found if row is not None), limit))
+        found = ((at, self.get(AuditEntry, positions[at])) for at in sorted(positions) if first <= at < first + limit)
+        return [(at, row) for at, row in found if row is not None]
 
     def position(self, entry: str) -> int | None:
         return next((at for at, name in self._rows(LOG_POSITIONS).items() if name == entry), None)

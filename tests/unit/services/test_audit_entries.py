@@ -161,6 +161,17 @@ def test_an_entry_that_is_not_to_be_trusted_hides_no_other_and_is_told_of(world:
         world.use.get_audit_entry(OPERATOR, edited.name)
 
 
+def test_each_finding_stands_at_its_own_position(world: World) -> None:
+    everything = entries_by_position(world)
+    place = next(at for at, entry in enumerate(everything) if entry.kind == "proposal_created")
+    world.store.delete(AuditEntry, everything[place].name)
+    world.store.mangle(AuditEntry, everything[place + 1].name, "a text where a number belongs")
+    told = {finding.position: finding.finding for page in pages(world, size=500) for finding in page.findings}
+    assert told.keys() == {place, place + 1}
+    assert "no entry" in told[place]
+    assert told[place + 1] == "a text where a number belongs"
+
+
 def test_a_filter_does_not_hide_what_is_wrong(world: World) -> None:
     everything = entries_by_position(world)
     granted = next(position for position, entry in enumerate(everything) if entry.kind == "signing_granted")

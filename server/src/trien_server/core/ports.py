@@ -363,7 +363,7 @@ class Snapshot(Protocol):
         """Returns the earliest `time` of the entries that have no position; None when all have one."""
 
     def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
-        """Returns up to `limit` audit entries with their positions in the log, by position, from `first` on.
+        """Returns the audit entries at the `limit` positions of the log from `first` on, each with its position.
 
         One whose entry is missing is left out: whoever counts on each one compares the positions.
         """

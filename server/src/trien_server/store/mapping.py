@@ -38,6 +38,9 @@ OUTCOMES = "outcomes"
 LOG_POSITIONS, UNSEALED_ENTRIES = "log_positions", "unsealed_entries"
 """The tables of `LogPosition` and `UnsealedEntry`, which are no `Record`s. Each audit entry is in one of them."""
 
+LAST_POSITION = 2**63 - 1
+"""The largest that a column holds."""
+
 KEYS = {OUTCOMES: "request", LOG_POSITIONS: "position", UNSEALED_ENTRIES: "entry"}
 """The primary keys of the tables that are no records; that of the others is `name`."""
 

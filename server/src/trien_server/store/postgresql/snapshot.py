@@ -13,7 +13,7 @@ import psycopg
 from trien_server.core.errors import RecordNotTrusted
 from trien_server.core.ports import NameTaken, Sealed, VersionConflict
 from trien_server.core.records import AuditEntry, GrantedRequest, Outcome, Record
-from trien_server.store.mapping import INDEXES, OUTCOME_MAPPING, Column, Value, mapping_of
+from trien_server.store.mapping import INDEXES, LAST_POSITION, OUTCOME_MAPPING, Column, Value, mapping_of
 from trien_server.store.postgresql.connections import Connection, is_conflict, is_outage, unavailable
 from trien_server.store.postgresql.lineage import Witness
 
@@ -92,7 +92,7 @@ class PostgresqlSnapshot:
         return _time(self._query(_LOG.oldest, ()))
 
     def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
-        rows = self._query(_LOG.from_position, (first, limit))
+        rows = self._query(_LOG.between, (first, min(first + limit - 1, LAST_POSITION)))
         return [(row[0], mapping_of(AuditEntry).sealed(row[1:])) for row in rows]
 
     def position(self, entry: str) -> int | None:
@@ -284,7 +284,7 @@ class _LogStatements:
     """The SQL of the positions in the log."""
 
     unsealed: str
-    from_position: str
+    between: str
     oldest: str
     add_unsealed: str
     remove_unsealed: str
@@ -298,8 +298,8 @@ def _make_log_statements() -> _LogStatements:
     return _LogStatements(
         unsealed=f"SELECT {names} FROM {unsealed} WHERE unsealed_entries.entry > $1"  # noqa: S608
         " ORDER BY unsealed_entries.entry LIMIT $2",
-        from_position=f"SELECT position, {names} FROM {positions} WHERE position >= $1"  # noqa: S608
-        " ORDER BY position LIMIT $2",
+        between=f"SELECT position, {names} FROM {positions} WHERE position BETWEEN $1 AND $2"  # noqa: S608
+        " ORDER BY position",
         oldest=f"SELECT min(time) FROM {unsealed}",  # noqa: S608
         add_unsealed=f"INSERT INTO unsealed_entries (entry) VALUES ($1) ON CONFLICT DO NOTHING {_RETURNING}",  # noqa: S608
         remove_unsealed=f"DELETE FROM unsealed_entries WHERE entry = $1 {_RETURNING}",  # noqa: S608

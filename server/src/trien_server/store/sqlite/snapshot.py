@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from trien_server.core.errors import RecordNotTrusted, StoreUnavailable
 from trien_server.core.ports import NameTaken, Sealed, VersionConflict
 from trien_server.core.records import AuditEntry, GrantedRequest, Outcome, Record
-from trien_server.store.mapping import OUTCOME_MAPPING, Column, Value, mapping_of
+from trien_server.store.mapping import LAST_POSITION, OUTCOME_MAPPING, Column, Value, mapping_of
 from trien_server.store.sqlite.connections import error_code, is_outage
 
 R = TypeVar("R", bound=Record)
@@ -90,7 +90,7 @@ class SqliteSnapshot:
         return self._time(_LOG.oldest)
 
     def log(self, first: int, *, limit: int) -> list[tuple[int, Sealed[AuditEntry]]]:
-        rows = self._query(_LOG.from_position, (first, limit), AuditEntry.table)
+        rows = self._query(_LOG.between, (first, min(first + limit - 1, LAST_POSITION)), AuditEntry.table)
         return [(row[0], mapping_of(AuditEntry).sealed(row[1:])) for row in rows]
 
     def position(self, entry: str) -> int | None:
@@ -226,7 +226,7 @@ class _LogStatements:
     """The SQL of the positions in the log."""
 
     unsealed: str
-    from_position: str
+    between: str
     oldest: str = (
         "SELECT min(time) FROM unsealed_entries CROSS JOIN audit_entries ON audit_entries.name = unsealed_entries.entry"
     )
@@ -242,8 +242,8 @@ def _make_log_statements() -> _LogStatements:
         unsealed=f"SELECT {names} FROM unsealed_entries CROSS JOIN audit_entries"  # noqa: S608
         " ON audit_entries.name = unsealed_entries.entry WHERE unsealed_entries.entry > ?"
         " ORDER BY unsealed_entries.entry LIMIT ?",
-        from_position=f"SELECT position, {names} FROM log_positions CROSS JOIN audit_entries"  # noqa: S608
-        " ON audit_entries.name = log_positions.entry WHERE position >= ? ORDER BY position LIMIT ?",
+        between=f"SELECT position, {names} FROM log_positions CROSS JOIN audit_entries"  # noqa: S608
+        " ON audit_entries.name = log_positions.entry WHERE position BETWEEN ? AND ? ORDER BY position",
     )
 
 
